@@ -1,0 +1,1 @@
+"""The per-node agent: identity, connections and events of VM ports on stock Linux."""

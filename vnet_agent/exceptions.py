@@ -1,0 +1,45 @@
+"""Every error of the project: typed fields, and a message that says what to do."""
+
+from typing import Any
+
+
+class VnetError(Exception):
+    """Base; `template` is filled with the keyword arguments, which stay as attributes."""
+
+    template = "%(detail)s"
+
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
+        super().__init__(self.template % fields)
+
+
+class DomainXmlError(VnetError):
+    template = "Domain XML of %(domain)s refused: %(detail)s"
+
+
+class PolicyError(VnetError):
+    """`where` names file and line, or the path inside a JSON document."""
+
+    template = "Policy refused, the old one stays: %(where)s: %(detail)s"
+
+
+class DatapathError(VnetError):
+    template = "Datapath: %(operation)s failed: %(detail)s"
+
+
+class UnknownPort(VnetError):
+    template = "No port %(port)s on this host; `vnetctl port list` shows those there are"
+
+
+class RecordError(VnetError):
+    """Foreign bytes that are no connection records."""
+
+    template = "Connection records refused: %(detail)s"
+
+
+class MigrationError(VnetError):
+    template = "Migration %(session)s: %(detail)s"
+
+
+class StaleGeneration(VnetError):
+    template = "Port %(port)s: generation %(given)s is older than the owner's %(current)s"

@@ -1,0 +1,67 @@
+"""What a port may send and receive, as the operator says it."""
+
+import enum
+
+import msgspec
+
+
+class Direction(enum.StrEnum):
+    """Seen from the VM, as in OpenStack: ingress is to the VM, egress from it."""
+
+    INGRESS = "ingress"
+    EGRESS = "egress"
+
+
+class Established(enum.StrEnum):
+    """What a rule change does to connections that the new rules would not admit."""
+
+    RECHECK = "recheck"
+    """They end: a withdrawn rule revokes what it allowed."""
+
+    KEEP = "keep"
+    """Established ones live on; only new ones are refused: the door closes, nobody is thrown out."""
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One stateful allow rule; what no rule allows is dropped.
+
+    `protocol` is a name (tcp, udp, sctp, icmp, icmpv6) or an IP protocol number as text, None for
+    any. `ports` is the inclusive destination port range: the VM's on ingress, the peer's on
+    egress. `remote` is a CIDR: the peer's address. `ethertype` (ipv4, ipv6) None: both, unless
+    `remote` says.
+    """
+
+    direction: Direction
+    ethertype: str | None = None
+    protocol: str | None = None
+    ports: tuple[int, int] | None = None
+    icmp_type: int | None = None
+    icmp_code: int | None = None
+    remote: str | None = None
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """All that applies to one port: the union of its groups."""
+
+    rules: tuple[Rule, ...] = ()
+    established: Established = Established.RECHECK
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A named set of rules and whom it applies to.
+
+    `applies_to` holds selectors: `*`, `port:UUID`, `instance:UUID`, `project:ID`.
+    """
+
+    name: str
+    rules: tuple[Rule, ...] = ()
+    established: Established = Established.RECHECK
+    applies_to: tuple[str, ...] = ()
+
+
+#: A port on which no group applies: everything is allowed (addresses are still checked).
+ALLOW_ALL = Policy(
+    rules=(Rule(direction=Direction.INGRESS), Rule(direction=Direction.EGRESS)),
+)
+#: ... or nothing is, where the operator has chosen that default.
+DENY_ALL = Policy()

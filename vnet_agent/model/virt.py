@@ -1,0 +1,37 @@
+"""What libvirt says, decoded at the door into typed values."""
+
+import msgspec
+
+
+class DomainEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One libvirt domain event.
+
+    `kind` is `lifecycle`, `reboot`, `device-added`, `device-removed`, `watchdog`, `io-error`,
+    `migration-iteration` or `job-completed`. For `lifecycle`, `event` and `detail` are libvirt's
+    names, upper case without prefix: `STOPPED`, `MIGRATED`. For devices `detail` is the alias,
+    for iterations the number. `time_ns` is wall-clock time (ns since 1970) when the callback ran.
+    """
+
+    kind: str
+    uuid: str
+    name: str
+    event: str = ""
+    detail: str = ""
+    time_ns: int = 0
+
+
+class ConnectionChange(msgspec.Struct, frozen=True, kw_only=True):
+    """libvirtd came or went; after `connected=True` everything must be compared anew."""
+
+    connected: bool
+    reason: str = ""
+
+
+class HookCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of libvirt's qemu hook: `NAME OPERATION SUBOP`, and the domain XML from stdin."""
+
+    domain: str
+    operation: str
+    suboperation: str = ""
+    xml: str = ""
+    time_ns: int = 0
