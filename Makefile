@@ -1,0 +1,60 @@
+# Two commands matter: `make demo` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+VENV ?= .venv
+export VENV
+PYTHON := $(VENV)/bin/python
+PYTEST := $(PYTHON) -m pytest
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+demo: setup-test ## the main job on two hosts with real VMs; KEEP=1 leaves it running
+	@$(PYTHON) -m devstack.demo $(if $(KEEP),--keep)
+
+demo-down: ## take away what `make demo KEEP=1` left running
+	@$(PYTHON) -m devstack.demo --down
+
+test: setup-test root lint test-c fuzz test-unit test-functional test-package test-demo ## everything; needs root
+
+test-unit: setup ## tests without root, under a minute
+	$(PYTEST) -q tests/unit
+
+test-functional: setup-test root ## tests on the real kernel, libvirtd and QEMU; needs root
+	$(PYTEST) -v tests/functional
+
+test-demo: setup-test root ## the demo as a test
+	@$(PYTHON) -m devstack.demo
+
+test-package: setup ## sdist and wheel build; the wheel's extension and BPF object load
+	$(PYTHON) devstack/check_package.py
+
+test-c: setup ## the C core's own tests under ASan and UBSan
+	$(MAKE) -C csrc check
+
+fuzz: setup ## every fuzz target for FUZZ_SECONDS (10)
+	$(MAKE) -C csrc fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),10)
+	$(PYTHON) tests/fuzz/run.py --seconds $(or $(FUZZ_SECONDS),10)
+
+lint: setup ## ruff and mypy
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+format: setup ## let ruff format the tree
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+
+setup: ## what building needs
+	@devstack/setup.sh compile
+
+setup-test: ## what the lab and the tests need besides
+	@devstack/setup.sh test
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "This needs root (namespaces, BPF, libvirtd). Without it: make test-unit" >&2; exit 1; }
+
+clean: ## remove what was built, keep the guest's image
+	rm -rf build/temp* build/lib* build/bpf dist *.egg-info vnet_agent/datapath/*.so $(VENV)
+
+.PHONY: help demo demo-down test test-unit test-functional test-demo test-package test-c fuzz lint format setup setup-test root clean
+.NOTPARALLEL:

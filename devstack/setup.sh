@@ -1,0 +1,56 @@
+#!/bin/sh
+# Makes a fresh Debian 12 ready: packages (bindep.txt), the virtual environment, the built
+# extension. Does only what is missing, so a second call takes a second. One at a time.
+#   devstack/setup.sh compile|test     which profiles of bindep.txt to install
+set -eu
+cd "$(dirname "$0")/.."
+profiles="compile"
+[ "${1:-compile}" = test ] && profiles="compile|test"
+venv=${VENV:-.venv}
+
+say() { printf '\033[1m==> %s\033[0m\n' "$*"; }
+fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+mkdir -p build
+exec 9>build/setup.lock
+command -v flock >/dev/null || fail "flock is missing: apt-get install util-linux"
+flock -n 9 || fail "another setup of this checkout is running (build/setup.lock)"
+
+packages=$(sed -nE "s/^([a-z0-9][a-z0-9.+-]*) +\[($profiles)\].*/\1/p" bindep.txt)
+missing=""
+for package in $packages; do
+    dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^.i' ||
+        missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+    [ "$(id -u)" = 0 ] || fail "these packages are missing; as root: apt-get install$missing"
+    say "Installing Debian packages:$missing"
+    export DEBIAN_FRONTEND=noninteractive
+    log=build/apt.log
+    { apt-get -q update && apt-get -q install -y --no-install-recommends $missing; } >"$log" 2>&1 ||
+        { tail -n 20 "$log" >&2; fail "apt-get failed; the whole log is in $log"; }
+fi
+
+# The environment is made of Debian's own Python, whatever else is on the path.
+requirements=$(cat requirements.txt test-requirements.txt pyproject.toml | sha256sum)
+if [ "$(cat "$venv/requirements.sha256" 2>/dev/null)" != "$requirements" ]; then
+    say "Making the virtual environment $venv"
+    [ -x "$venv/bin/python" ] || /usr/bin/python3 -m venv "$venv"
+    log=build/requirements.log
+    {
+        "$venv/bin/pip" install --disable-pip-version-check 'pbr>=7.0' 'setuptools>=66,<81' wheel &&
+            "$venv/bin/pip" install --disable-pip-version-check --no-build-isolation \
+                -r requirements.txt -r test-requirements.txt
+    } >"$log" 2>&1 || { tail -n 20 "$log" >&2; fail "pip failed; the whole log is in $log"; }
+    echo "$requirements" >"$venv/requirements.sha256"
+fi
+
+sources=$(find csrc setup.py setup.cfg -type f | LC_ALL=C sort | xargs cat | sha256sum)
+if [ "$(cat "$venv/sources.sha256" 2>/dev/null)" != "$sources" ] ||
+    ! "$venv/bin/python" -c 'import vnet_agent.datapath._flowcache' 2>/dev/null; then
+    say "Building the extension and the BPF programs"
+    log=build/extension.log
+    "$venv/bin/pip" install -v --disable-pip-version-check --no-build-isolation --no-deps -e . \
+        >"$log" 2>&1 || { tail -n 40 "$log" >&2; fail "the build failed; the whole log is in $log"; }
+    echo "$sources" >"$venv/sources.sha256"
+fi
