@@ -1,0 +1,52 @@
+"""The physical network: one bridge for data, one for management, in a namespace of their own.
+
+Nothing of it is in the machine's own namespace, nothing forwards between the two networks, and
+the bridges have no addresses, so that no frame can leave the lab.
+"""
+
+from .netns import Namespace
+from .state import State
+
+DATA = "data"
+MANAGEMENT = "mgmt"
+#: TEST-NET-1 (RFC 5737), inside the lab only; the controller's namespace has .1, hosts .11 on.
+MANAGEMENT_PREFIX = "192.0.2"
+
+
+class Fabric:
+    """The switch of the lab's machine room."""
+
+    def __init__(self, state: State, mtu: int = 1500) -> None:
+        self._namespace = Namespace(state, "fabric")
+        self._mtu = mtu
+
+    def create(self) -> None:
+        self._namespace.create()
+        for family in ("all", "default"):
+            self._namespace.run(["sysctl", "-qw", f"net.ipv6.conf.{family}.disable_ipv6=1"])
+        for name in (DATA, MANAGEMENT):
+            self._namespace.ip(
+                f"link add {name} type bridge forward_delay 0 stp_state 0 mcast_snooping 0",
+                f"link set {name} mtu {self._mtu} up",
+            )
+
+    def remove(self) -> None:
+        self._namespace.remove()
+
+    def connect(self, namespace: Namespace, device: str, network: str) -> None:
+        """Puts a cable between `device`, made in `namespace`, and the bridge of `network`."""
+        port = self._port(namespace, network)
+        self._namespace.ip(
+            f"link add {port} mtu {self._mtu} type veth "
+            f"peer name {device} mtu {self._mtu} netns {namespace.path}",
+            f"link set {port} master {network} up",
+        )
+        namespace.ip(f"link set {device} up")
+
+    def disconnect(self, namespace: Namespace, network: str) -> None:
+        """Pulls the cable; the device at its other end goes too."""
+        self._namespace.ip(f"link del {self._port(namespace, network)}")
+
+    @staticmethod
+    def _port(namespace: Namespace, network: str) -> str:
+        return f"{namespace.name}-{network}"
