@@ -1,0 +1,1 @@
+"""`python -m devstack.demo`: the main job, end to end, on two hosts with real VMs."""
