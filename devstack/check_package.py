@@ -1,4 +1,4 @@
-"""Build the sdist and, from it, the wheel; install the wheel alone and load what is compiled in it.
+"""Build the sdist and from it the wheel, install the wheel alone, load what is compiled in it.
 
 Usage: python devstack/check_package.py
 """

@@ -29,7 +29,8 @@ def run_target(path: Path, seconds: int) -> bool:
     ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=seconds + 120)
     lines = (done.stderr or done.stdout).strip().splitlines()
-    print(f"fuzz {name}: {'ok' if not done.returncode else 'FAILED'}: {lines[-1] if lines else ''}")
+    outcome = "FAILED" if done.returncode else "ok"
+    print(f"fuzz {name}: {outcome}: {lines[-1] if lines else ''}")
     if done.returncode:
         print("\n".join(lines[-40:]), file=sys.stderr)
     return done.returncode == 0
@@ -47,7 +48,8 @@ def main() -> int:
     ]
     if not targets:
         sys.exit("no such fuzz target")
-    return 0 if all([run_target(path, options.seconds) for path in targets]) else 1
+    passed = [run_target(path, options.seconds) for path in targets]
+    return 0 if all(passed) else 1
 
 
 if __name__ == "__main__":
