@@ -35,6 +35,11 @@ fuzz: setup ## every fuzz target for FUZZ_SECONDS (10)
 	$(MAKE) -C csrc fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),10)
 	$(PYTHON) tests/fuzz/run.py --seconds $(or $(FUZZ_SECONDS),10)
 
+bench-%: setup-test root
+	PYTHONPATH=. $(PYTHON) tests/bench/bench_$*.py
+
+bench-hook: ## what the libvirt hook costs a VM's start (QUICK=1: fewer rounds)
+
 lint: setup ## ruff and mypy
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
