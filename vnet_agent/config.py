@@ -43,58 +43,82 @@ GLOBAL = [
 LIBVIRT = [
     cfg.StrOpt("uri", default="qemu:///system", help="URI of the libvirt daemon to follow."),
     _seconds(
-        "resync_interval", 60.0, 1.0, 3600.0,
+        "resync_interval",
+        60.0,
+        1.0,
+        3600.0,
         "Seconds between full comparisons of what libvirt says with what is recorded.",
     ),
     _seconds("reconnect_min", 0.2, 0.05, 60.0, "Seconds before the first attempt to reconnect."),
     _seconds("reconnect_max", 15.0, 0.1, 600.0, "Longest pause in seconds between two attempts."),
     cfg.IntOpt(
-        "keepalive_interval", default=1, min=1, max=60,
+        "keepalive_interval",
+        default=1,
+        min=1,
+        max=60,
         help="Seconds between keep-alive messages to libvirtd.",
     ),
     cfg.IntOpt(
-        "keepalive_count", default=3, min=1, max=60,
+        "keepalive_count",
+        default=3,
+        min=1,
+        max=60,
         help="Keep-alive messages that may stay unanswered before libvirtd counts as gone.",
     ),
 ]
 
 DATAPATH = [
     cfg.StrOpt(
-        "driver", default="ebpf",
+        "driver",
+        default="ebpf",
         help="Datapath driver, by its entry point in vnet_agent.datapath: ebpf or memory.",
     ),
     cfg.StrOpt(
-        "pin_dir", default="/sys/fs/bpf/vnet",
+        "pin_dir",
+        default="/sys/fs/bpf/vnet",
         help="Directory in a bpf file system where maps and programs are pinned.",
     ),
     cfg.ListOpt(
-        "uplinks", default=[],
+        "uplinks",
+        default=[],
         item_type=cfg_types.String(regex=r"^[^\s:/]{1,15}(:[0-9]{1,8})?$"),
         help="Interfaces that lead out of the host, each as NAME or NAME:NETWORK (network number, "
         "0 if it is not given). Frames that no local port takes leave here.",
     ),
     cfg.IntOpt(
-        "connection_quota", default=65536, min=64, max=4194304,
+        "connection_quota",
+        default=65536,
+        min=64,
+        max=4194304,
         help="Most connections that one port may hold. Fixed when the port is created.",
     ),
     cfg.IntOpt(
-        "max_ports", default=1024, min=1, max=65536,
+        "max_ports",
+        default=1024,
+        min=1,
+        max=65536,
         help="Most ports on this host. Read when the datapath is first created.",
     ),
     _seconds(
-        "collect_interval", 5.0, 0.5, 300.0,
+        "collect_interval",
+        5.0,
+        0.5,
+        300.0,
         "Seconds between removals of expired connections.",
     ),
 ]
 
 POLICY = [
     cfg.StrOpt(
-        "file", default="",
+        "file",
+        default="",
         help="YAML file of groups and rules that is loaded at start and on SIGHUP. Empty: policy "
         "comes from the controller or from `vnetctl rule load`.",
     ),
     cfg.StrOpt(
-        "unbound", default="allow", choices=["allow", "deny"],
+        "unbound",
+        default="allow",
+        choices=["allow", "deny"],
         help="What holds for a port to which no group applies. Spoofed frames are dropped in "
         "both cases.",
     ),
@@ -102,50 +126,65 @@ POLICY = [
 
 MIGRATION = [
     cfg.StrOpt(
-        "listen_address", default="127.0.0.1",
+        "listen_address",
+        default="127.0.0.1",
         help="Address on which other agents fetch the state of ports that migrate to them. "
         "Other than on loopback, certificates are needed.",
     ),
     cfg.PortOpt("listen_port", default=7471, help="Port of the same."),
     cfg.StrOpt(
-        "advertise_url", default="",
+        "advertise_url",
+        default="",
         help="URL at which other agents reach this one. Empty: made from listen_address and "
         "listen_port.",
     ),
     cfg.ListOpt(
-        "peers", default=[],
+        "peers",
+        default=[],
         help="URLs of other agents to ask for the state of a port, when no controller knows "
         "where its VM runs.",
     ),
     cfg.BoolOpt(
-        "transfer_state", default=True,
+        "transfer_state",
+        default=True,
         help="Whether connections move with the VM. Without it, those that policy would refuse "
         "afresh break at each migration.",
     ),
     cfg.BoolOpt(
-        "insecure", default=False,
+        "insecure",
+        default=False,
         help="Allow plain HTTP between agents on addresses other than loopback. For labs only.",
     ),
     cfg.StrOpt("cert_file", default="", help="PEM certificate of this agent, for mutual TLS."),
     cfg.StrOpt("key_file", default="", help="PEM key of the certificate."),
     cfg.StrOpt("ca_file", default="", help="PEM authorities whose certificates agents trust."),
     _seconds(
-        "precopy_interval", 0.2, 0.02, 10.0,
+        "precopy_interval",
+        0.2,
+        0.02,
+        10.0,
         "Seconds between rounds of changed connections while the VM still runs on the source.",
     ),
     _seconds(
-        "prepare_timeout", 5.0, 0.1, 60.0,
+        "prepare_timeout",
+        5.0,
+        0.1,
+        60.0,
         "Seconds in which the source must answer before the migration goes on without state.",
     ),
     _seconds(
-        "idle_timeout", 30.0, 1.0, 600.0,
+        "idle_timeout",
+        30.0,
+        1.0,
+        600.0,
         "Seconds without a byte from the other agent after which a session is given up.",
     ),
 ]
 
 CONTROLLER = [
     cfg.StrOpt(
-        "url", default="",
+        "url",
+        default="",
         help="URL of the controller, such as https://controller:7470. Empty: the agent works "
         "alone and keeps its events in the journal.",
     ),
@@ -154,7 +193,11 @@ CONTROLLER = [
     _seconds("retry_min", 0.2, 0.05, 60.0, "Seconds before the first retry of a delivery."),
     _seconds("retry_max", 30.0, 0.1, 600.0, "Longest pause in seconds between two retries."),
     cfg.IntOpt(
-        "batch_size", default=500, min=1, max=5000, help="Most events in one delivery.",
+        "batch_size",
+        default=500,
+        min=1,
+        max=5000,
+        help="Most events in one delivery.",
     ),
     cfg.StrOpt("cert_file", default="", help="PEM certificate of this agent, for mutual TLS."),
     cfg.StrOpt("key_file", default="", help="PEM key of the certificate."),
@@ -163,23 +206,33 @@ CONTROLLER = [
 
 EVENTS = [
     cfg.ListOpt(
-        "sinks", default=["controller"],
+        "sinks",
+        default=["controller"],
         help="Where events go, by entry points in vnet_agent.event_sink.",
     ),
     cfg.IntOpt(
-        "journal_size", default=100000, min=1000, max=100000000,
+        "journal_size",
+        default=100000,
+        min=1000,
+        max=100000000,
         help="Events that the journal keeps for `vnetctl event list` after all sinks have "
         "acknowledged them. Events that are not acknowledged are always kept.",
     ),
     _seconds(
-        "reboot_window", 1.0, 0.1, 60.0,
+        "reboot_window",
+        1.0,
+        0.1,
+        60.0,
         "Seconds in which several REBOOT events of libvirt count as one reboot.",
     ),
 ]
 
 HOOK = [
     cfg.IntOpt(
-        "timeout_ms", default=200, min=10, max=5000,
+        "timeout_ms",
+        default=200,
+        min=10,
+        max=5000,
         help="Milliseconds that the libvirt hook gives the agent before it lets the VM's "
         "operation go on without it.",
     ),

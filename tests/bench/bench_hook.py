@@ -7,8 +7,8 @@ libvirt's and QEMU's own work is in the figure, and destroyed again.
 import time
 
 import libvirt
-
 import result
+
 from devstack.cloud import Cloud
 from devstack.cloud.cloud import HOOK
 from devstack.lab import Guest, Lab

@@ -1,6 +1,6 @@
 """What every bench writes: build/bench/NAME.json, and the same as a table.
 
-A row is one figure: its median over the rounds, the lowest and highest round, and, where a peer was
+A row is one figure: its median over the rounds, the lowest and highest round and, where a peer was
 measured in the same run, the ratio to it. A figure holds when it meets its goal.
 """
 
