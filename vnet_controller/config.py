@@ -152,4 +152,12 @@ def load(arguments: Sequence[str]) -> cfg.ConfigOpts:
         conf.register_opts(options, group=group)
     files: list[str] | None = [] if any(a.startswith("--config-") for a in arguments) else None
     conf(list(arguments), project="vnet", prog="vnet-controller", default_config_files=files)
+    check_values(conf)
     return conf
+
+
+def check_values(conf: cfg.ConfigOpts) -> None:
+    """Raise cfg.Error for a value out of bounds now, and not when it is used first."""
+    for group, options in list_opts():
+        for option in options:
+            getattr(conf[group] if group else conf, option.dest)
