@@ -1,6 +1,7 @@
 """The program `vnet-controller`."""
 
 import asyncio
+import os
 import sys
 
 from oslo_config import cfg
@@ -16,10 +17,16 @@ def main() -> int:
         conf = config.load(sys.argv[1:])
         log.setup(conf, "vnet-controller")
         asyncio.run(Server(conf).run())
-    except (cfg.Error, OSError, SQLAlchemyError, UnsafeListener) as error:
-        print(f"vnet-controller: {error}", file=sys.stderr)
-        return 1
-    return 0
+    except (cfg.Error, UnsafeListener) as error:
+        return fail(error, os.EX_CONFIG)
+    except (OSError, SQLAlchemyError) as error:
+        return fail(error, os.EX_OSERR)
+    return os.EX_OK
+
+
+def fail(error: Exception, status: int) -> int:
+    print(f"vnet-controller: {error}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

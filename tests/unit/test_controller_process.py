@@ -66,18 +66,18 @@ def test_systemd_hears_when_it_is_ready(controller: ControllerProcess, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("section", "line", "message"),
+    ("section", "line", "message", "status"),
     [
-        ("DEFAULT", "listen_port = 99999", "listen_port"),
-        ("DEFAULT", "listen_address = 0.0.0.0", "not on loopback"),
-        ("database", "connection = sqlite+aiosqlite:////nowhere/x.db", "unable to open"),
-        ("database", "connection = nonsense", "Could not parse"),
-        ("database", "connection = mysql+nosuch://x/y", "nosuch"),
-        ("tls", "cert_file = /nowhere/cert.pem", "No such file"),
+        ("DEFAULT", "listen_port = 99999", "listen_port", 78),
+        ("DEFAULT", "listen_address = 0.0.0.0", "not on loopback", 78),
+        ("database", "connection = sqlite+aiosqlite:////nowhere/x.db", "unable to open", 71),
+        ("database", "connection = nonsense", "Could not parse", 71),
+        ("database", "connection = mysql+nosuch://x/y", "nosuch", 71),
+        ("tls", "cert_file = /nowhere/cert.pem", "No such file", 71),
     ],
 )
 def test_a_start_that_cannot_be_says_why_in_one_line(
-    controller: ControllerProcess, section: str, line: str, message: str
+    controller: ControllerProcess, section: str, line: str, message: str, status: int
 ) -> None:
     with pytest.raises(AssertionError) as caught:
         controller.start(section=section, line=line)
@@ -85,7 +85,7 @@ def test_a_start_that_cannot_be_says_why_in_one_line(
     assert message in log
     assert "Traceback" not in log
     assert controller.process is not None
-    assert controller.process.wait(20) == 1
+    assert controller.process.wait(20) == status
     assert caught.value.args
 
 
