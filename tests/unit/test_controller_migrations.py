@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import pytest
 from controller_support import VM, call, make_event, make_report, post_events, run_controller
 
 
@@ -90,24 +89,22 @@ async def test_the_newest_come_first_and_can_be_narrowed(tmp_path: Any) -> None:
         assert [m["id"] for m in listed["migrations"]] == ["m-4", "m-3"]
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("side", "middle"),
-        ("generation", -1),
-        ("generation", 2**63),
-        ("instance", ""),
-        ("source", "x" * 300),
-        ("steps", steps(("done", 2**63))),
-        ("host", "../x"),
-        ("phase", "lunch"),
-        ("connections_moved", "all"),
-    ],
-)
-async def test_a_bad_report_is_refused_by_field(tmp_path: Any, field: str, value: Any) -> None:
+async def test_a_bad_report_is_refused_by_field(tmp_path: Any) -> None:
     async with run_controller(tmp_path) as session:
-        problem = await put(session, 400, **{field: value})
-        assert problem["field"] == field
+        for field, value in (
+            ("side", "middle"),
+            ("generation", -1),
+            ("generation", 2**63),
+            ("instance", ""),
+            ("source", "x" * 300),
+            ("steps", steps(("done", 2**63))),
+            ("host", "../x"),
+            ("phase", "lunch"),
+            ("connections_moved", "all"),
+        ):
+            problem = await put(session, 400, **{field: value})
+            assert problem["field"] == field
         other = make_report(host="beta")
         problem = await call(session, "PUT", "/v1/migrations/elsewhere", 400, json=other)
         assert problem["field"] == "id"
+        assert (await call(session, "GET", "/v1/migrations"))["migrations"] == []

@@ -120,6 +120,20 @@ async def test_a_stream_ends_when_the_controller_stops(tmp_path: Any) -> None:
         assert (await asyncio.wait_for(response.content.read(), 20)).strip() == b""
 
 
+async def test_a_stream_that_fails_ends_and_can_be_resumed(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with run_controller(tmp_path) as session:
+        event = make_event()
+        await post_events(session, event)
+        with monkeypatch.context() as broken:
+            broken.setattr(hub.Hub, "_read_ring", lambda *_: 1 / 0)
+            async with session.get("/v1/events/stream?after=0") as response:
+                assert await response.content.read() == b"retry: 1000\n\n"
+        async with session.get("/v1/events/stream?after=0") as response:
+            assert await read_stream(response, 1) == [(1, event)]
+
+
 def make_row(position: int) -> Row:
     return Row(position, str(position), "t", "s", None, "{}")
 

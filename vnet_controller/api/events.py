@@ -1,5 +1,6 @@
 """Events in, out, and as a stream."""
 
+import logging
 from functools import partial
 
 from aiohttp import web
@@ -19,6 +20,8 @@ from vnet_controller.services import SERVICES, Services, now_us
 from vnet_controller.store import journal
 from vnet_controller.store.ingest import ingest_events
 from vnet_controller.store.journal import Filter, Row
+
+LOG = logging.getLogger(__name__)
 
 ROUTES = web.RouteTableDef()
 
@@ -89,8 +92,11 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
         try:
             async for page in services.hub.follow(after, wanted, idle=KEEP_ALIVE):
                 await response.write(_render(page))
-        except ConnectionError:  # the client left, as streams' clients do
-            return response
+        except ConnectionError:
+            LOG.debug("The client of a stream left")
+        except Exception:  # the answer has begun, so it cannot become a problem; clients resume
+            LOG.exception("A stream of events broke off")
+            response.force_close()
     return response
 
 

@@ -67,7 +67,7 @@ def project_snapshot(
     """Bring instances up to date with what `host` says of its ports."""
     uuids = [item.uuid for item in active]
     before = read_instances(connection, uuids)
-    rivals = _read_active_generations(connection, uuids)
+    rivals = _read_generations(connection, uuids)
     now = dict(before)
     for item in active:
         known = before.get(item.uuid)
@@ -83,16 +83,15 @@ def project_snapshot(
     write_instances(connection, before, now)
 
 
-def _read_active_generations(
-    connection: Connection, uuids: Sequence[str]
-) -> dict[tuple[str, str], int]:
+def _read_generations(connection: Connection, uuids: Sequence[str]) -> dict[tuple[str, str], int]:
+    """(instance, host) -> the newest generation of its ports there that did not move away."""
     newest = func.max(PORTS.c.generation)
     return {
         (instance, host): generation
         for chunk in _chunks(uuids)
         for instance, host, generation in connection.execute(
             select(PORTS.c.instance, PORTS.c.host, newest)
-            .where(PORTS.c.instance.in_(chunk), PORTS.c.role == "active")
+            .where(PORTS.c.instance.in_(chunk), PORTS.c.role != "moved")
             .group_by(PORTS.c.instance, PORTS.c.host)
         )
     }

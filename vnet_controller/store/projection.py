@@ -53,7 +53,7 @@ class Instance:
 
 
 class MigrationData(msgspec.Struct, frozen=True):
-    """What of a migration event's data decides."""
+    """What of a migration event's data decides; generation 0 is one that was never agreed on."""
 
     source: str
     destination: str
@@ -95,8 +95,8 @@ def _apply_move(instance: Instance | None, incoming: Incoming) -> Instance | Non
         data = msgspec.convert(incoming.event.data, MigrationData)
     except msgspec.ValidationError:
         return instance
-    generation = data.generation
-    if generation is not None and not 0 <= generation < 2**63:
+    generation = data.generation or None
+    if generation is not None and not 0 < generation < 2**63:
         return instance
     if data.destination != incoming.host:
         return instance
@@ -124,7 +124,7 @@ def _apply_move(instance: Instance | None, incoming: Incoming) -> Instance | Non
 
 
 def _is_next_move(instance: Instance, data: MigrationData, time_us: int) -> bool:
-    if data.generation is not None and instance.generation is not None:
+    if data.generation and instance.generation:
         if data.generation != instance.generation:
             return data.generation > instance.generation
         return time_us > instance.ordered_us
@@ -144,9 +144,9 @@ def apply_snapshot(
 ) -> Instance:
     """The instance after `host` said that its ports are active there, in `generation`.
 
-    `rival` is the generation in which the host that is recorded says the same, None if it does
-    not. A snapshot moves an instance only when it is certainly newer, since an older one may
-    have been under way while a migration completed.
+    `rival` is the newest generation in which the host that is recorded has ports of it that did
+    not move away, None if it has none. Against a rival only a newer generation moves the
+    instance, since a snapshot of the source may have been under way while a migration completed.
     """
     if instance is None:
         return Instance(
@@ -157,8 +157,7 @@ def apply_snapshot(
         if instance.generation is None:
             return replace(instance, name=name)
         return replace(instance, name=name, generation=max(generation, instance.generation))
-    older = [g for g in (instance.generation, rival) if g is not None and g >= generation]
-    if older:
+    if rival is not None and generation <= max(rival, instance.generation or 0):
         return instance
     gone = instance.state in GONE
     return replace(
