@@ -35,6 +35,7 @@ class Server:
         self._runner = web.AppRunner(
             make_application(self.services),
             access_log=None,  # heartbeats would drown what matters; the metrics count requests
+            auto_decompress=False,  # some bytes would become gigabytes; see read_body
             handle_signals=False,
             shutdown_timeout=GRACE,
         )

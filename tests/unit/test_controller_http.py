@@ -1,5 +1,7 @@
 """What holds for every answer: problems, headers, metrics, and a safe start."""
 
+import asyncio
+import gzip
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from controller_support import (
     post_events,
     run_controller,
     run_server,
+    wait_until,
 )
 from oslo_config import cfg
 from prometheus_client.parser import text_string_to_metric_families
@@ -47,6 +50,36 @@ async def test_bodies_must_be_json_and_say_so(tmp_path: Any) -> None:
         headers = {"Content-Type": "application/json"}
         for body in (b"", b"{", b"[]", b"\xff", b"[" * 50000):
             await call(session, "PUT", "/v1/groups/x", 400, data=body, headers=headers)
+
+
+async def test_encoded_and_broken_bodies_are_refused(tmp_path: Any) -> None:
+    async with run_controller(tmp_path) as session:
+        headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+        for body in (gzip.compress(b"[]"), b"none", gzip.compress(b" " * 2**26)):
+            await call(session, "POST", "/v1/events", 415, data=body, headers=headers)
+
+
+async def test_bodies_that_do_not_end_are_no_failure_of_ours(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = b"POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    async with run_server(tmp_path) as (server, _):
+        count = server.services.metrics.registry.get_sample_value
+
+        async def is_counted(status: str) -> bool:
+            return count("vnet_controller_problems_total", {"status": status}) == 1
+
+        _, writer = await asyncio.open_connection(*server.addresses[0])
+        writer.write(head + b"Content-Length: 500\r\n\r\n[")
+        await asyncio.sleep(0.05)
+        writer.close()
+        await wait_until(lambda: is_counted("400"))
+        monkeypatch.setattr("vnet_controller.api.exchange.BODY_TIMEOUT", 0.05)
+        reader, writer = await asyncio.open_connection(*server.addresses[0])
+        writer.write(head + b"Content-Length: 500\r\n\r\n[")
+        assert b" 408 " in await asyncio.wait_for(reader.readline(), 20)
+        writer.close()
+        assert not await is_counted("500")
 
 
 async def test_a_failure_of_ours_is_a_problem_without_its_inside(

@@ -8,6 +8,7 @@ from aiohttp import web
 from vnet_agent.model.event import Type
 from vnet_controller.api.exchange import (
     parse_number,
+    read_body,
     read_limit,
     read_number,
     read_query,
@@ -37,7 +38,7 @@ async def post_events(request: web.Request) -> web.Response:
     services = request.app[SERVICES]
     options = services.conf.limits
     limits = Limits(events=options.batch_events, event_size=options.event_size)
-    incoming = decode_events(await request.read(), request.content_type, limits)
+    incoming = decode_events(await read_body(request), request.content_type, limits)
     if incoming:
         work = partial(ingest_events, incoming=incoming, now_us=now_us())
         stored = await services.writer.run(work, partial(_publish, services))

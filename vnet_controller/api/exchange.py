@@ -1,5 +1,6 @@
 """Reading requests into typed values and writing answers, the same way in every room."""
 
+import asyncio
 from typing import Any, TypeVar
 
 import msgspec
@@ -13,16 +14,32 @@ T = TypeVar("T")
 
 LARGEST = 2**63 - 1
 
+#: Seconds that a body may take; agents' batches take milliseconds.
+BODY_TIMEOUT = 30.0
+
 
 def reply(value: Any, *, status: int = 200) -> web.Response:
     return web.Response(status=status, body=msgspec.json.encode(value), content_type=JSON)
+
+
+async def read_body(request: web.Request) -> bytes:
+    """The bytes of the body; raises Problem when they are encoded, break off or do not come."""
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        raise Problem(415, "Send the body as it is, without Content-Encoding.")
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return await request.read()
+    except TimeoutError:
+        raise Problem(408, f"The body did not come within {BODY_TIMEOUT:g} seconds.") from None
+    except (ConnectionError, web.RequestPayloadError) as error:
+        raise Problem(400, f"The body broke off: {error}") from None
 
 
 async def read_json(request: web.Request, kind: type[T]) -> T:
     """The body as `kind`; raises Problem that names the field."""
     if request.content_type != JSON:
         raise Problem(415, f"Send the body as {JSON}.")
-    body = await request.read()
+    body = await read_body(request)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
