@@ -1,0 +1,1 @@
+"""What the controller remembers: one writer, many readers; durable before it is answered."""
