@@ -1,0 +1,221 @@
+"""From a tree to groups and rules: every key, range and combination is checked here."""
+
+import enum
+import ipaddress
+import re
+from typing import TypeVar
+
+from vnet_agent.model.policy import Direction, Established, Group, Rule
+from vnet_agent.policy.tree import Node
+
+MAX_GROUPS = 1000
+MAX_RULES = 1000
+MAX_SELECTORS = 10000
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
+_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+_SELECTOR = re.compile(rf"(?:\*|(?:port|instance):{_UUID}|project:[A-Za-z0-9._-]{{1,64}})\Z")
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?\Z")
+
+_NUMBERS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
+_WITH_PORTS = ("tcp", "udp", "sctp")
+_FAMILY = {"icmp": "ipv4", "icmpv6": "ipv6"}
+
+_RULE_KEYS = frozenset(Rule.__struct_fields__)
+_GROUP_KEYS = frozenset(Group.__struct_fields__)
+
+E = TypeVar("E", bound=enum.StrEnum)
+
+
+def read_groups(node: Node) -> tuple[Group, ...]:
+    """The groups of a list node; PolicyError for a name that occurs twice."""
+    groups: list[Group] = []
+    names: set[str] = set()
+    for item in _list(node, MAX_GROUPS, "groups"):
+        group = read_group(item)
+        if group.name in names:
+            raise item.value["name"].refused(f"group {group.name!r} is defined twice")
+        names.add(group.name)
+        groups.append(group)
+    return tuple(groups)
+
+
+def read_group(node: Node, *, name: str | None = None) -> Group:
+    """One group; `name`, if given, is what it must be called, and the node may leave it out."""
+    fields = mapping(node, _GROUP_KEYS, "a group")
+    given = fields.get("name")
+    if given is None and name is None:
+        raise node.refused("a group needs a name")
+    read = _name(given if given is not None else Node(name, node.where))
+    if given is not None and name is not None and read != name:
+        raise given.refused(f"the group is called {read!r} here and {name!r} in the request")
+    rules = fields.get("rules")
+    established = fields.get("established")
+    return Group(
+        name=read,
+        rules=tuple(read_rule(item) for item in _list(rules, MAX_RULES, "rules")),
+        established=_choice(established, Established) if established else Established.RECHECK,
+        applies_to=_selectors(fields.get("applies_to")),
+    )
+
+
+def read_rule(node: Node) -> Rule:
+    """One rule whose fields agree with one another."""
+    fields = mapping(node, _RULE_KEYS, "a rule")
+    direction = fields.get("direction")
+    if direction is None:
+        raise node.refused("a rule needs a direction: ingress or egress")
+    rule = Rule(
+        direction=_choice(direction, Direction),
+        ethertype=_ethertype(fields.get("ethertype")),
+        protocol=_protocol(fields.get("protocol")),
+        ports=_ports(fields.get("ports")),
+        icmp_type=_octet(fields.get("icmp_type")),
+        icmp_code=_octet(fields.get("icmp_code")),
+        remote=_remote(fields.get("remote")),
+    )
+    _check_protocol(rule, node, fields)
+    _check_family(rule, node, fields)
+    return rule
+
+
+def _check_protocol(rule: Rule, node: Node, fields: dict[str, Node]) -> None:
+    if rule.ports is not None and rule.protocol not in _WITH_PORTS:
+        raise fields["ports"].refused("ports need protocol tcp, udp or sctp")
+    if rule.icmp_type is not None and rule.protocol not in _FAMILY:
+        raise fields["icmp_type"].refused("icmp_type needs protocol icmp or icmpv6")
+    if rule.icmp_code is not None and rule.icmp_type is None:
+        raise fields["icmp_code"].refused("icmp_code needs icmp_type")
+
+
+def _check_family(rule: Rule, node: Node, fields: dict[str, Node]) -> None:
+    families = {}
+    if rule.ethertype is not None:
+        families["ethertype"] = rule.ethertype
+    if rule.protocol in _FAMILY:
+        families["protocol"] = _FAMILY[rule.protocol]
+    if rule.remote is not None:
+        families["remote"] = "ipv6" if ":" in rule.remote else "ipv4"
+    if len(set(families.values())) > 1:
+        said = ", ".join(f"{key} says {family}" for key, family in families.items())
+        raise fields[list(families)[-1]].refused(f"IPv4 and IPv6 in one rule: {said}")
+
+
+def mapping(node: Node, keys: frozenset[str], what: str) -> dict[str, Node]:
+    """The node's children, those that are null left out; PolicyError for a key not in `keys`."""
+    if not isinstance(node.value, dict):
+        raise node.refused(f"{what} must be a mapping")
+    for key, child in node.value.items():
+        if key not in keys:
+            known = ", ".join(sorted(keys))
+            raise child.refused(f"unknown key {key[:60]!r} in {what}; known are {known}")
+    return {key: child for key, child in node.value.items() if child.value is not None}
+
+
+def _list(node: Node | None, most: int, what: str) -> list[Node]:
+    if node is None:
+        return []
+    if not isinstance(node.value, list):
+        raise node.refused(f"{what} must be a list")
+    if len(node.value) > most:
+        raise node.refused(f"{len(node.value)} {what}; at most {most} are allowed")
+    return list(node.value)
+
+
+def _show(node: Node) -> str:
+    if isinstance(node.value, list | dict):
+        return "a list" if isinstance(node.value, list) else "a mapping"
+    return repr(node.value)[:60]
+
+
+def _name(node: Node) -> str:
+    if not isinstance(node.value, str) or not NAME.match(node.value):
+        raise node.refused(
+            f"{_show(node)} is no group name: 1 to 63 letters, digits, '.', '_' or '-', "
+            "the first a letter or digit (a number in quotes)"
+        )
+    return node.value
+
+
+def _choice(node: Node, kind: type[E]) -> E:
+    for member in kind:
+        if node.value == member.value and isinstance(node.value, str):
+            return member
+    raise node.refused(f"{_show(node)} is not one of {', '.join(kind)}")
+
+
+def _selectors(node: Node | None) -> tuple[str, ...]:
+    selectors: list[str] = []
+    for item in _list(node, MAX_SELECTORS, "selectors"):
+        if not isinstance(item.value, str) or not _SELECTOR.match(item.value):
+            raise item.refused(
+                f"{_show(item)} is no selector: '*', port:UUID, instance:UUID or project:ID"
+            )
+        kind, colon, rest = item.value.partition(":")
+        selectors.append(item.value if kind == "project" else kind + colon + rest.lower())
+    return tuple(dict.fromkeys(selectors))
+
+
+def _ethertype(node: Node | None) -> str | None:
+    if node is None:
+        return None
+    if node.value not in ("ipv4", "ipv6"):
+        raise node.refused(f"{_show(node)} is no ethertype: ipv4 or ipv6")
+    return str(node.value)
+
+
+def _protocol(node: Node | None) -> str | None:
+    if node is None:
+        return None
+    value = node.value
+    if isinstance(value, str):
+        if value in _NUMBERS.values():
+            return value
+        value = int(value) if re.fullmatch(r"[0-9]{1,3}", value) else None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
+        raise node.refused(
+            f"{_show(node)} is no protocol: tcp, udp, sctp, icmp, icmpv6 or a number 0-255"
+        )
+    return _NUMBERS.get(value, str(value))
+
+
+def _ports(node: Node | None) -> tuple[int, int] | None:
+    """`80`, `"80"`, `"80-443"`, or `[80, 443]` as a stored rule has it."""
+    if node is None:
+        return None
+    value = node.value
+    pair: list[object] = []
+    if isinstance(value, list):
+        pair = [item.value for item in value]
+    elif isinstance(value, str) and (match := _RANGE.match(value)):
+        pair = [int(match[1]), int(match[2] or match[1])]
+    elif isinstance(value, int):
+        pair = [value, value]
+    match pair:
+        case [int() as low, int() as high] if 1 <= low <= high <= 65535:
+            if not any(isinstance(end, bool) for end in pair):
+                return low, high
+    raise node.refused(
+        f'{_show(node)} are no ports: a number 1-65535, or a range such as "80-443"'
+    )
+
+
+def _octet(node: Node | None) -> int | None:
+    if node is None:
+        return None
+    value = node.value
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
+        raise node.refused(f"{_show(node)} is no number 0-255")
+    return value
+
+
+def _remote(node: Node | None) -> str | None:
+    if node is None:
+        return None
+    text = node.value
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?", text):
+        raise node.refused(f"{_show(node)} is no CIDR such as 10.0.0.0/8 or 2001:db8::/32")
+    try:
+        return str(ipaddress.ip_network(text, strict="/" in text))
+    except ValueError as error:
+        raise node.refused(f"this is no CIDR: {error}") from None
