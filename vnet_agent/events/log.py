@@ -39,6 +39,7 @@ class EventLog:
         self._writer = Writer(self._journal, self._committed)
         self._subscriptions: set[Subscription] = set()
         self._sinks: frozenset[str] = frozenset()
+        self._signals: list[asyncio.Event] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._trimmed = 0
 
@@ -103,6 +104,8 @@ class EventLog:
     def _committed(self, events: Sequence[Event]) -> None:
         for subscription in list(self._subscriptions):
             subscription.put(events)
+        for signal in self._signals:
+            signal.set()
         for event in events:
             LOG.info("%s %s %s", event.type, event.subject or "", event.id)
         if not self._sinks and self._journal.last - self._trimmed >= _TRIM_EVERY:
@@ -158,6 +161,12 @@ class EventLog:
     def set_sinks(self, names: Iterable[str]) -> None:
         """Who must have acknowledged an event before it may be trimmed."""
         self._sinks = frozenset(names)
+
+    def signal(self) -> asyncio.Event:
+        """An event of asyncio's that is set whenever there is something new to deliver."""
+        signal = asyncio.Event()
+        self._signals.append(signal)
+        return signal
 
     async def unacknowledged(self, sink: str, limit: int) -> list[Event]:
         """The oldest events that `sink` does not have."""
