@@ -41,6 +41,10 @@ class JournalError(VnetError):
     template = "Event journal: %(detail)s"
 
 
+class SocketError(VnetError):
+    template = "Local API on %(path)s: %(detail)s"
+
+
 class UnknownEvent(VnetError):
     template = "%(event)s is no event of this host's journal; leave `after` out to begin anew"
 

@@ -152,7 +152,7 @@ class EventLog:
         """The last recorded state of each instance that is not off."""
         return await self._writer.call(Journal.instances)
 
-    def subscribe(self) -> AsyncIterator[Event]:
+    def subscribe(self) -> "Subscription":
         """Every event from now on. Ends with `close`, or when the reader lags far behind."""
         return Subscription(self._subscriptions)
 
@@ -167,6 +167,14 @@ class EventLog:
         signal = asyncio.Event()
         self._signals.append(signal)
         return signal
+
+    async def pending(self) -> int:
+        """How many events not every sink has acknowledged; 0 without sinks."""
+        if not self._sinks:
+            return 0
+        return await self._writer.call(
+            lambda journal: journal.last - min(map(journal.acknowledged, self._sinks))
+        )
 
     async def unacknowledged(self, sink: str, limit: int) -> list[Event]:
         """The oldest events that `sink` does not have."""
