@@ -46,7 +46,8 @@ def make_application(services: Services) -> web.Application:
 
 
 async def _end_streams(application: web.Application) -> None:
-    for task in list(application[events.STREAMS]):
+    streams = application[events.STREAMS]
+    for task in tuple(streams):
         task.cancel()
 
 
