@@ -186,6 +186,13 @@ def test_rules(as_json, vnetctl, tmp_path):
     assert as_json("rule", "list") == [web, none]
 
 
+def test_a_truth_is_yes_or_no(vnetctl, agent):
+    agent.emit(Type.STARTED, "a")
+    agent.emit(Type.STARTED, "b", inferred=True)
+    _, out, _ = vnetctl("event", "list", "-c", "inferred")
+    assert [line.strip("| ") for line in out.splitlines()[3:5]] == ["no", "yes"]
+
+
 def test_event_list(as_json, agent):
     ids = [agent.emit(Type.STARTED, str(n), cause=Cause.HOST).id for n in range(5)]
     rows = as_json("event", "list", "--limit", "2")

@@ -240,6 +240,7 @@ async def test_a_controller_without_policy_takes_none_away(site):
     await site.client.start()
     await site.controller.set_policy(2, "a")
     await until(lambda: site.policy.replaced == [["a"]])
+    await until(lambda: site.controller.polls[-1] == 2)
     await site.controller.set_policy(0)
     await until(lambda: site.controller.polls[-1] == 0)
     await site.controller.set_policy(1, "c")  # a new database counts anew

@@ -196,7 +196,19 @@ async def test_without_sinks_the_journal_is_bounded(conf, monkeypatch):
         assert kept[-1].sequence == f"{1300:012d}"
 
 
+def test_a_commit_is_on_the_disk_when_it_returns(tmp_path):
+    """A power cut cannot be played here, so the settings that survive one are looked at."""
+    journal = Journal(tmp_path / "events.db", host="h1")
+    journal.open()
+    full = 2  # https://sqlite.org/pragma.html#pragma_synchronous
+    assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == full
+    assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    journal.close()
+
+
 async def test_closed_is_an_error_not_a_loss(conf):
+    log = EventLog(conf)
+    await log.close()
     log = EventLog(conf)
     with pytest.raises(JournalError):
         await log.emit(Type.STARTED, None)

@@ -394,7 +394,6 @@ async def test_resync(host, sent, listed, told, over):
     else:
         host.bus.publish(ConnectionChange(connected=False))
         host.bus.publish(ConnectionChange(connected=True))
-        host.age()
     await host.listing(*listed)
     assert (await host.told())[len(before) :] == told
     host.age()

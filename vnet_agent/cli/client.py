@@ -96,9 +96,7 @@ class Client:
             path += "?" + urlencode(given, doseq=True)
         connection = _UnixConnection(self.path, timeout)
         try:
-            # An agent that refuses a long body hangs up early; its answer says why.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, path, body)
+            connection.request(method, path, body)
             response = connection.getresponse()
             if response.status >= 400:
                 raise Refused(detail=_explain(response))

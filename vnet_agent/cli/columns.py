@@ -30,7 +30,8 @@ def _text(value: Any) -> str:
 
 
 def show_value(value: Any) -> Any:
-    return value if isinstance(value, str | int | float) and value is not True else Nested(value)
+    is_plain = isinstance(value, str | int | float) and not isinstance(value, bool)
+    return value if is_plain else Nested(value)
 
 
 def show_rows(

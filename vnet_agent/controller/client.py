@@ -17,7 +17,7 @@ from oslo_config import cfg
 
 from vnet_agent.controller.session import Answered, ControllerSession
 from vnet_agent.events.journal import format_time
-from vnet_agent.exceptions import ControllerError
+from vnet_agent.exceptions import ControllerError, VnetError
 from vnet_agent.model.migration import Report
 from vnet_agent.model.policy import Group
 from vnet_agent.model.port import Port, Role
@@ -180,16 +180,19 @@ class ControllerClient:
         options = self._conf.controller
         retry = Retry(LOG, name, low=options.retry_min, high=options.retry_max)
         while True:
+            problem: Exception | None = None
             try:
                 await turn()
-                retry.succeeded()
-            except ControllerError as error:
-                if not isinstance(error, Answered):
-                    self.is_reachable = False
-                await retry.failed(error)
             except Exception as error:
-                LOG.debug("%s", name, exc_info=True)
-                await retry.failed(repr(error) if not str(error) else error)
+                problem = error
+            if problem is None:
+                retry.succeeded()
+                continue
+            if isinstance(problem, ControllerError) and not isinstance(problem, Answered):
+                self.is_reachable = False
+            if not isinstance(problem, VnetError):
+                LOG.debug("%s", name, exc_info=problem)
+            await retry.failed(str(problem) or repr(problem))
 
     async def _beat(self) -> None:
         beat = {

@@ -100,33 +100,41 @@ class Delivery:
     async def run(self) -> None:
         while True:
             self._news.clear()
+            problem: Exception | None = None
             try:
                 while batch := await self._log.unacknowledged(self._name, self._size):
                     await self._deliver(batch)
-            except JournalError as error:
-                await self._retry.failed(error)
+            except Exception as error:
+                problem = error
+            if problem is None:
+                await self._news.wait()
                 continue
-            await self._news.wait()
+            if not isinstance(problem, JournalError):
+                LOG.error("Delivery of events to %s failed", self._name, exc_info=problem)
+            await self._retry.failed(str(problem) or repr(problem))
 
     async def _deliver(self, batch: Sequence[Event]) -> None:
         """Deliver the batch or a beginning of it; after a failure pause, for the next attempt."""
+        durable: set[str] = set()
+        problem: Exception | None = None
         try:
             durable = await self._sink.deliver(batch)
-        except EventRefused as error:
-            await self._refused(batch, error)
-            return
         except Exception as error:
-            await self._retry.failed(error)
+            problem = error
+        if isinstance(problem, EventRefused):
+            await self._refused(batch, problem)
             return
         taken = 0
         while taken < len(batch) and batch[taken].id in durable:
             taken += 1
         if taken:
             await self._acknowledge(batch[taken - 1])
-        if taken < len(batch):
-            await self._retry.failed(f"{len(batch) - taken} of {len(batch)} events not taken")
-        else:
+        if taken == len(batch):
             self._retry.succeeded()
+        elif problem is not None:
+            await self._retry.failed(str(problem) or repr(problem))
+        else:
+            await self._retry.failed(f"{len(batch) - taken} of {len(batch)} events not taken")
 
     async def _refused(self, batch: Sequence[Event], error: EventRefused) -> None:
         """Find the event that is refused; it stays in the journal, and the others pass it."""

@@ -99,6 +99,7 @@ class Translator:
                     await self._on_event(news)
                 case ConnectionChange():
                     self._gap = True
+                    self._seen.clear()  # a listing of the new connection is newer than all that
                 case _Resync():
                     await self._on_resync(news)
 

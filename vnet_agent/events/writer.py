@@ -71,6 +71,8 @@ class Writer:
     async def close(self) -> None:
         """Write what is queued, once more if the disk refused, and end the thread."""
         self._accepting = False
+        if self._loop is None:
+            return
         self._closing.set()
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
