@@ -37,6 +37,28 @@ class RecordError(VnetError):
     template = "Connection records refused: %(detail)s"
 
 
+class JournalError(VnetError):
+    template = "Event journal: %(detail)s"
+
+
+class SocketError(VnetError):
+    template = "Local API on %(path)s: %(detail)s"
+
+
+class UnknownEvent(VnetError):
+    template = "%(event)s is no event of this host's journal; leave `after` out to begin anew"
+
+
+class EventRefused(VnetError):
+    """The receiver will never take these events; trying again cannot help."""
+
+    template = "Events refused: %(detail)s"
+
+
+class ControllerError(VnetError):
+    template = "Controller %(url)s: %(detail)s"
+
+
 class MigrationError(VnetError):
     template = "Migration %(session)s: %(detail)s"
 

@@ -1,0 +1,168 @@
+"""The groups in force on this host: kept over restarts, and resolved into each port's policy."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from oslo_config import cfg
+
+from vnet_agent.exceptions import PolicyError
+from vnet_agent.files import replace_file
+from vnet_agent.model.policy import ALLOW_ALL, DENY_ALL, Established, Group, Policy, Rule
+from vnet_agent.model.port import Port
+from vnet_agent.policy import document
+
+LOG = logging.getLogger(__name__)
+
+OnChange = Callable[[], Awaitable[None]]
+
+
+class _State(msgspec.Struct, kw_only=True):
+    """What `policy.json` in the state directory holds."""
+
+    version: int = 1
+    origin: str = ""
+    groups: tuple[Group, ...] = ()
+
+
+class PolicyStore:
+    """One set of groups; the last `replace` wins, whoever made it.
+
+    `on_change`, if set, is awaited after each change, and makes it true in the datapath.
+    """
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._path = Path(conf.state_dir) / "policy.json"
+        self._file: str = conf.policy.file
+        self._unbound = ALLOW_ALL if conf.policy.unbound == "allow" else DENY_ALL
+        self._lock = asyncio.Lock()
+        self._take(_State())
+        self.on_change: OnChange | None = None
+
+    @property
+    def origin(self) -> str:
+        """Who gave what is in force: `file`, `api`, `controller`, or empty for nobody yet."""
+        return self._state.origin
+
+    def groups(self) -> tuple[Group, ...]:
+        return self._state.groups
+
+    def resolve(self, port: Port) -> Policy:
+        """The union of the rules of all groups that apply to the port, in the groups' order."""
+        selectors = ["*", f"port:{port.uuid}", f"instance:{port.instance}"]
+        if port.project is not None:
+            selectors.append(f"project:{port.project}")
+        numbers = {number for key in selectors for number in self._index.get(key, ())}
+        if not numbers:
+            return self._unbound
+        groups = [self._state.groups[number] for number in sorted(numbers)]
+        rules: dict[Rule, None] = {rule: None for group in groups for rule in group.rules}
+        keep = all(group.established is Established.KEEP for group in groups)
+        return Policy(
+            rules=tuple(rules), established=Established.KEEP if keep else Established.RECHECK
+        )
+
+    async def load(self) -> None:
+        """At start: what was in force before, then the configured file.
+
+        A bad file is only logged when an earlier policy is there to stay in force; otherwise, and
+        when the stored policy cannot be read, PolicyError is raised: starting with every port
+        open is no answer to a damaged policy.
+        """
+        found = await asyncio.to_thread(self._read_state)
+        if found is not None:
+            self._take(found)
+        try:
+            await self.load_file()
+        except PolicyError as error:
+            if found is None:
+                raise
+            LOG.error("%s", error)
+
+    async def load_file(self) -> bool:
+        """Read the configured file again; False if none is configured. PolicyError: old stays."""
+        if not self._file:
+            return False
+        groups = await asyncio.to_thread(self._read_file)
+        await self.replace(groups, origin="file")
+        return True
+
+    async def replace(self, groups: Sequence[Group], *, origin: str) -> None:
+        """Put `groups` in force and keep them over a restart.
+
+        Raises PolicyError, or what `on_change` raised; the old groups are then in force again.
+        """
+        await asyncio.shield(self._replace(_State(origin=origin, groups=tuple(groups))))
+
+    async def _replace(self, new: _State) -> None:
+        async with self._lock:
+            old = self._state
+            if new.groups == old.groups and new.origin == old.origin:
+                return
+            self._check_names(new)
+            await self._save(new)
+            self._take(new)
+            try:
+                await self._changed()
+            except Exception:
+                self._take(old)
+                await self._restore(old)
+                raise
+            rules = sum(len(group.rules) for group in new.groups)
+            LOG.info("Policy of %s: %d groups, %d rules", new.origin, len(new.groups), rules)
+
+    async def _restore(self, old: _State) -> None:
+        try:
+            await self._save(old)
+            await self._changed()
+        except Exception:
+            LOG.exception("Putting the old policy back in force failed")
+
+    async def _changed(self) -> None:
+        if self.on_change is not None:
+            await self.on_change()
+
+    @staticmethod
+    def _check_names(state: _State) -> None:
+        names = [group.name for group in state.groups]
+        for name in names:
+            if names.count(name) > 1:
+                raise PolicyError(where=state.origin, detail=f"group {name!r} is defined twice")
+
+    def _take(self, state: _State) -> None:
+        index: dict[str, list[int]] = {}
+        for number, group in enumerate(state.groups):
+            for selector in group.applies_to:
+                index.setdefault(selector, []).append(number)
+        self._state = state
+        self._index = index
+
+    async def _save(self, state: _State) -> None:
+        try:
+            await asyncio.to_thread(replace_file, self._path, msgspec.json.encode(state))
+        except OSError as error:
+            raise PolicyError(
+                where=str(self._path), detail=f"cannot be written: {error}"
+            ) from None
+
+    def _read_state(self) -> _State | None:
+        try:
+            state = msgspec.json.decode(self._path.read_bytes(), type=_State)
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            detail = f"cannot be read ({error}); remove it to start with no policy"
+            raise PolicyError(where=str(self._path), detail=detail) from None
+        groups = document.groups_from_json(
+            msgspec.to_builtins(state.groups), where=f"{self._path}: $.groups"
+        )
+        return _State(origin=state.origin, groups=groups)
+
+    def _read_file(self) -> tuple[Group, ...]:
+        try:
+            text = Path(self._file).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise PolicyError(where=f"{self._file}:1", detail=f"cannot be read: {error}") from None
+        return document.parse(text, name=self._file)
