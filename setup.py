@@ -35,6 +35,13 @@ class BuildExt(build_ext):
         super().build_extension(extension)
 
 
+class Distribution(setuptools.Distribution):
+    """pbr fills `cmdclass` itself and drops what is passed there."""
+
+    def get_command_class(self, command: str) -> Any:
+        return BuildExt if command == "build_ext" else super().get_command_class(command)
+
+
 flowcache = setuptools.Extension(
     "vnet_agent.datapath._flowcache",
     sources=sorted(str(path) for room in ("ext", "native") for path in (CSRC / room).glob("*.c")),
@@ -49,6 +56,6 @@ flowcache = setuptools.Extension(
 setuptools.setup(
     pbr=True,
     ext_modules=[flowcache],
-    cmdclass={"build_ext": BuildExt},
+    distclass=Distribution,
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

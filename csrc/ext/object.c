@@ -562,8 +562,20 @@ static PyMethodDef shared_methods[] = {
 	{NULL, NULL, 0, NULL},
 };
 
+static PyObject *object_max_ports(struct vnet_object *self, void *unused)
+{
+	(void)unused;
+	return PyLong_FromUnsignedLong(self->datapath.max_ports - 1);
+}
+
+static PyGetSetDef shared_properties[] = {
+	{"max_ports", (getter)(void (*)(void))object_max_ports, NULL, NULL, NULL},
+	{NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot shared_slots[] = {
 	{Py_tp_methods, shared_methods},
+	{Py_tp_getset, shared_properties},
 	{0, NULL},
 };
 

@@ -54,7 +54,6 @@ class FlowcacheDriver(Driver):
 
     def _adopt(self, handle: c.Datapath) -> None:
         self._handle = handle
-        self._topology = Topology(handle)
         self._policies = PolicyTable(handle)
         self._ids = {
             layout.unpack_uuid(layout.raw("port", "port", data)): layout.number(
@@ -62,6 +61,7 @@ class FlowcacheDriver(Driver):
             )
             for data in handle.ports()
         }
+        self._topology = Topology(handle, set(self._ids.values()))
         self._policies.adopt(handle.ports())
         self._last_id = max(self._ids.values(), default=0)
 
@@ -319,8 +319,8 @@ class FlowcacheDriver(Driver):
         for field in ("flags", "mac", "network", "owner", "role"):
             if layout.number("port", field, data) != wanted[field]:
                 self._store(local_id, field, wanted[field])
-        if moves:
-            self._topology.move(data, changed)
+        # Also when nothing moves: whoever made the port may have died before this.
+        self._topology.move(data, changed)
 
     def _store(self, local_id: int, field: str, value: int) -> None:
         offset, size = c.LAYOUT["port"][field]

@@ -7,30 +7,46 @@ from vnet_agent.datapath import layout
 class Topology:
     """Over an open datapath; `data` is a struct vnet_port. Raises what the extension raises."""
 
-    def __init__(self, handle: c.Datapath) -> None:
+    def __init__(self, handle: c.Datapath, local_ids: set[int]) -> None:
+        """Adopts what is in the tables, but nothing of ports that are not (or half) there."""
         self._c = handle
-        self._addresses: dict[int, list[bytes]] = {}
-        self._members: dict[int, list[int]] = {}
-        self._adopt()
+        self._addresses = self._adopt_addresses(local_ids)
+        self._members = self._adopt_members(local_ids)
+        for key, value in handle.table_items(c.TABLE_FDB):
+            if int.from_bytes(value, "little") not in local_ids:
+                handle.table_remove(c.TABLE_FDB, key)
 
-    def _adopt(self) -> None:
-        addresses: dict[int, dict[int, bytes]] = {}
+    def _adopt_addresses(self, local_ids: set[int]) -> dict[int, list[bytes]]:
+        found: dict[int, dict[int, bytes]] = {}
         for key, value in self._c.table_items(c.TABLE_ADDRESSES):
-            order = addresses.setdefault(layout.number("address_key", "local_id", key), {})
-            order[int.from_bytes(value, "little")] = layout.raw("address_key", "address", key)
-        self._addresses = {
+            local_id = layout.number("address_key", "local_id", key)
+            if local_id in local_ids:
+                address = layout.raw("address_key", "address", key)
+                found.setdefault(local_id, {})[int.from_bytes(value, "little")] = address
+            else:
+                self._c.table_remove(c.TABLE_ADDRESSES, key)
+        return {
             local_id: [order[index] for index in sorted(order)]
-            for local_id, order in addresses.items()
+            for local_id, order in found.items()
         }
-        members: dict[int, dict[int, int]] = {}
+
+    def _adopt_members(self, local_ids: set[int]) -> dict[int, list[int]]:
+        found: dict[int, dict[int, int]] = {}
         for key, value in self._c.table_items(c.TABLE_MEMBERS):
             network = layout.number("member_key", "network", key)
             index = layout.number("member_key", "index", key)
-            members.setdefault(network, {})[index] = int.from_bytes(value, "little")
-        self._members = {
-            network: [order[index] for index in sorted(order)]
-            for network, order in members.items()
-        }
+            found.setdefault(network, {})[index] = int.from_bytes(value, "little")
+        members: dict[int, list[int]] = {}
+        for network, order in found.items():
+            have = [order[index] for index in sorted(order)]
+            keep = [item for item in dict.fromkeys(have) if item in local_ids]
+            if keep != have:
+                for index, local_id in enumerate(keep):
+                    self._put_member(network, index, local_id)
+                for index in range(len(keep), max(order) + 1):
+                    self._remove_member(network, index)
+            members[network] = keep
+        return members
 
     # -- addresses
 
@@ -77,7 +93,7 @@ class Topology:
         local_id = layout.number("port", "local_id", data)
         members = self._members.setdefault(layout.number("port", "network", data), [])
         if local_id not in members:
-            self._put_member(data, len(members), local_id)
+            self._put_member(layout.number("port", "network", data), len(members), local_id)
             members.append(local_id)
         self._c.table_put(c.TABLE_FDB, self._mac_key(data), layout.u32(local_id))
 
@@ -104,18 +120,18 @@ class Topology:
         # The last one fills the hole first: for a moment it is there twice, never not at all.
         last = len(members) - 1
         index = members.index(local_id)
-        self._put_member(data, index, members[last])
-        self._c.table_remove(
-            c.TABLE_MEMBERS, layout.pack("member_key", network=network, index=last)
-        )
+        self._put_member(network, index, members[last])
+        self._remove_member(network, last)
         members[index] = members[last]
         members.pop()
 
-    def _put_member(self, data: bytes, index: int, local_id: int) -> None:
-        key = layout.pack(
-            "member_key", network=layout.number("port", "network", data), index=index
-        )
+    def _put_member(self, network: int, index: int, local_id: int) -> None:
+        key = layout.pack("member_key", network=network, index=index)
         self._c.table_put(c.TABLE_MEMBERS, key, layout.u32(local_id))
+
+    def _remove_member(self, network: int, index: int) -> None:
+        key = layout.pack("member_key", network=network, index=index)
+        self._c.table_remove(c.TABLE_MEMBERS, key)
 
     @staticmethod
     def _places(data: bytes) -> tuple[int, int]:
