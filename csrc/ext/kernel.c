@@ -19,6 +19,14 @@
 #define TC_HANDLE 1
 #define TC_PRIORITY 1
 
+size_t vnet_kernel_object_size(void)
+{
+	size_t size = 0;
+
+	vnet_bpf__elf_bytes(&size);
+	return size;
+}
+
 static int is_bpffs(const char *path)
 {
 	struct statfs fs;

@@ -10,6 +10,9 @@
 
 struct vnet_kernel;
 
+/* Bytes of the BPF object that is built in. */
+size_t vnet_kernel_object_size(void);
+
 /* Records in one chunk of an export: 256 KiB. */
 #define VNET_KERNEL_BATCH 2048
 

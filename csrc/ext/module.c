@@ -2,6 +2,8 @@
 /* The module: its types, its names, and the layout of the structs that Python packs. */
 #include "object.h"
 
+#include "kernel.h"
+
 
 static const char *const reason_names[] = {
 #define VNET_TEXT(name, text) text,
@@ -150,6 +152,17 @@ static int module_exec(PyObject *module)
 	return failed ? -1 : 0;
 }
 
+static PyObject *bpf_object_size(PyObject *module, PyObject *unused)
+{
+	(void)module, (void)unused;
+	return PyLong_FromSize_t(vnet_kernel_object_size());
+}
+
+static PyMethodDef module_methods[] = {
+	{"bpf_object_size", bpf_object_size, METH_NOARGS, NULL},
+	{NULL, NULL, 0, NULL},
+};
+
 static PyModuleDef_Slot module_slots[] = {
 	{Py_mod_exec, module_exec},
 	{0, NULL},
@@ -159,6 +172,7 @@ static struct PyModuleDef module_definition = {
 	PyModuleDef_HEAD_INIT,
 	.m_name = "_flowcache",
 	.m_doc = "The datapath in C: the pipeline run natively, and the one in the kernel.",
+	.m_methods = module_methods,
 	.m_slots = module_slots,
 };
 

@@ -12,10 +12,10 @@ LINK_LOCAL = "fe80::5054:ff:fe00:1"
 
 #: Few values, so that frames meet.
 locals4 = st.sampled_from([OWN4] * 6 + ["10.0.0.9", "0.0.0.0", "255.255.255.255"])
-peers4 = st.sampled_from(["10.0.0.2"] * 4 + ["10.0.0.3", "192.0.2.7", "224.0.0.1"])
+peers4 = st.sampled_from(["10.0.0.2"] * 8 + ["10.0.0.3", "192.0.2.7", "224.0.0.1"])
 locals6 = st.sampled_from([OWN6] * 6 + [LINK_LOCAL, "fe80::1", "::"])
-peers6 = st.sampled_from(["2001:db8::2"] * 4 + ["2001:db8:1::3", "ff02::1", "fe80::1"])
-ports = st.sampled_from([22, 53, 67, 68, 80, 546, 547, 4000])
+peers6 = st.sampled_from(["2001:db8::2"] * 8 + ["2001:db8:1::3", "ff02::1", "fe80::1"])
+ports = st.sampled_from([80] * 6 + [4000] * 6 + [22, 53, 67, 68, 546, 547])
 flags = st.sampled_from(
     [
         *(f.SYN, f.SYN | f.ACK, f.ACK, f.ACK, f.ACK | f.PSH, f.FIN | f.ACK, f.RST, f.RST | f.ACK),
@@ -25,7 +25,7 @@ flags = st.sampled_from(
 directions = st.sampled_from([t.EGRESS, t.INGRESS])
 addresses = st.sampled_from([(OWN4, OWN6), ()])
 icmp4 = st.sampled_from([8, 8, 0, 0, 3, 11, 13])
-icmp6 = st.sampled_from([128, 128, 129, 129, 1, 2, 3, 130, 133, 134, 135, 136, 137, 143])
+icmp6 = st.sampled_from([128, 128, 129, 129, 1, 2, 3, 130, 133, 134, 137, 143] + [135, 136] * 4)
 
 
 @st.composite
@@ -84,7 +84,7 @@ def ip_packets(draw, family: int, direction, *, quoted: bool = False) -> bytes:
         proto = 44
     if draw(st.sampled_from([False, False, True])):
         body, proto = bytes([proto, 0, 1, 4, 0, 0, 0, 0]) + body, 60
-    return f.ipv6(source, destination, proto, body, hops=draw(st.sampled_from([255, 64])))
+    return f.ipv6(source, destination, proto, body, hops=draw(st.sampled_from([255, 255, 64])))
 
 
 @st.composite

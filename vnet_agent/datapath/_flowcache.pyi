@@ -34,6 +34,9 @@ STATES: tuple[str, ...]
 LAYOUT: dict[str, dict[str, tuple[int, int]]]
 """Offset and size by struct and field; the field "" is the whole struct."""
 
+def bpf_object_size() -> int:
+    """Bytes of the BPF object that is built in."""
+
 class Datapath:
     """What Native and Kernel share. Local ids are 1 to `max_ports`.
 
