@@ -14,7 +14,7 @@ VNET_INLINE int vnet_act(struct __sk_buff *skb, __u32 action, const struct vnet_
 {
 	switch (action) {
 	case VNET_PASS:
-		return TC_ACT_OK;
+		return TC_ACT_UNSPEC; /* other filters may follow */
 	case VNET_REDIRECT:
 		/* Through the target's own egress: on a tap, vnet_to_port judges there. */
 		return bpf_redirect(verdict->ifindex, 0);

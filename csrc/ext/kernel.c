@@ -308,7 +308,8 @@ int vnet_kernel_detach(struct vnet_kernel *kernel, __u32 ifindex, int uplink)
 }
 
 int vnet_kernel_test_run(struct vnet_kernel *kernel, enum vnet_hook hook, __u32 ifindex,
-			 const void *frame, __u32 length, __u32 *action)
+			 const void *frame, __u32 length, __u32 repeat, __u32 *action,
+			 __u32 *nanoseconds)
 {
 	const struct bpf_program *programs[] = {
 		[VNET_FROM_PORT] = kernel->skeleton->progs.vnet_tc_from_port,
@@ -317,9 +318,10 @@ int vnet_kernel_test_run(struct vnet_kernel *kernel, enum vnet_hook hook, __u32 
 	};
 	struct __sk_buff context = {.ifindex = ifindex};
 	LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = frame, .data_size_in = length,
-		    .ctx_in = &context, .ctx_size_in = sizeof(context), .repeat = 1);
+		    .ctx_in = &context, .ctx_size_in = sizeof(context), .repeat = (int)repeat);
 	int error = bpf_prog_test_run_opts(bpf_program__fd(programs[hook]), &options);
 
 	*action = options.retval;
+	*nanoseconds = options.duration;
 	return error;
 }

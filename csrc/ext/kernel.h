@@ -45,6 +45,7 @@ void vnet_kernel_conns_release(int fd);
 /* At most VNET_KERNEL_BATCH records; `position` 0 starts, -1 comes back at the end. */
 int vnet_kernel_export(int fd, __u64 since, __u64 now, long long *position,
 		       struct vnet_conn_record *records, size_t *count);
+int vnet_kernel_count(int fd, __u64 now, size_t *count);
 int vnet_kernel_import(struct vnet_kernel *kernel, struct vnet_datapath *mirror, __u32 local_id,
 		       const struct vnet_conn_record *records, size_t count, __u64 now,
 		       struct vnet_import *import);
@@ -53,7 +54,9 @@ long long vnet_kernel_expire(int fd, __u64 before);
 
 int vnet_kernel_attach(struct vnet_kernel *kernel, __u32 ifindex, int uplink);
 int vnet_kernel_detach(struct vnet_kernel *kernel, __u32 ifindex, int uplink);
+/* Runs the frame `repeat` times; `nanoseconds` is the mean of them. */
 int vnet_kernel_test_run(struct vnet_kernel *kernel, enum vnet_hook hook, __u32 ifindex,
-			 const void *frame, __u32 length, __u32 *action);
+			 const void *frame, __u32 length, __u32 repeat, __u32 *action,
+			 __u32 *nanoseconds);
 
 #endif

@@ -53,6 +53,22 @@ int vnet_kernel_export(int fd, __u64 since, __u64 now, long long *position,
 	return error;
 }
 
+int vnet_kernel_count(int fd, __u64 now, size_t *count)
+{
+	struct batch *batch = malloc(sizeof(*batch));
+	long long position = 0;
+	int error = batch ? 0 : -ENOMEM;
+
+	*count = 0;
+	while (!error && position >= 0) {
+		error = read_batch(fd, &position, VNET_KERNEL_BATCH, batch);
+		for (__u32 i = 0; !error && i < batch->count; i++)
+			*count += batch->conn[i].expires_ns > now;
+	}
+	free(batch);
+	return error;
+}
+
 /* Whether it is still expired: a frame may have revived it since the batch was read. */
 static int remove_expired(int fd, const struct vnet_conn_key *key, __u64 before)
 {

@@ -22,7 +22,7 @@ static PyObject *kernel_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 	self = (struct vnet_object *)alloc(type, 0);
 	if (!self)
 		return NULL;
-	pthread_mutex_init(&self->mutex, NULL);
+	vnet_object_init(self);
 	self->kernel = vnet_kernel_open(pin_dir, max_ports + 1, error, sizeof(error));
 	if (!self->kernel) {
 		PyErr_SetString(PyExc_OSError, error);
@@ -115,23 +115,24 @@ static PyObject *kernel_detach(struct vnet_object *self, PyObject *args)
 
 static PyObject *kernel_test_run(struct vnet_object *self, PyObject *args)
 {
-	unsigned int hook, ifindex;
-	__u32 action = 0;
+	unsigned int hook, ifindex, repeat = 1;
+	__u32 action = 0, nanoseconds = 0;
 	Py_buffer frame;
 	int error;
 
-	if (!PyArg_ParseTuple(args, "IIy*:test_run", &hook, &ifindex, &frame))
+	if (!PyArg_ParseTuple(args, "IIy*|I:test_run", &hook, &ifindex, &frame, &repeat))
 		return NULL;
 	if (hook > VNET_FROM_UPLINK || vnet_object_lock(self)) {
 		PyBuffer_Release(&frame);
 		return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "hook %u", hook);
 	}
-	error = vnet_kernel_test_run(self->kernel, hook, ifindex, frame.buf, frame.len, &action);
+	error = vnet_kernel_test_run(self->kernel, hook, ifindex, frame.buf, frame.len, repeat,
+				     &action, &nanoseconds);
 	PyBuffer_Release(&frame);
 	if (error)
 		return done(self, "test run", error);
 	vnet_object_unlock(self);
-	return PyLong_FromUnsignedLong(action);
+	return Py_BuildValue("(iI)", (int)action, nanoseconds);
 }
 
 #define METHOD(name, function, flags) {name, (PyCFunction)(void (*)(void))function, flags, NULL}

@@ -16,7 +16,7 @@ static PyObject *native_new(PyTypeObject *type, PyObject *args, PyObject *keywor
 	self = (struct vnet_object *)alloc(type, 0);
 	if (!self)
 		return NULL;
-	pthread_mutex_init(&self->mutex, NULL);
+	vnet_object_init(self);
 	/* Local id 0 is no port. */
 	if (vnet_datapath_init(&self->datapath, max_ports + 1, NULL)) {
 		Py_DECREF(self);

@@ -8,6 +8,17 @@
 
 #include "kernel.h"
 
+/* Recursive: what the garbage collector calls under the lock may want it too. */
+void vnet_object_init(struct vnet_object *self)
+{
+	pthread_mutexattr_t attributes;
+
+	pthread_mutexattr_init(&attributes);
+	pthread_mutexattr_settype(&attributes, PTHREAD_MUTEX_RECURSIVE);
+	pthread_mutex_init(&self->mutex, &attributes);
+	pthread_mutexattr_destroy(&attributes);
+}
+
 int vnet_object_lock(struct vnet_object *self)
 {
 	Py_BEGIN_ALLOW_THREADS;
@@ -80,6 +91,21 @@ static PyObject *object_ports(struct vnet_object *self, PyObject *unused)
 		return list;
 	Py_XDECREF(list);
 	return NULL;
+}
+
+static PyObject *object_port_get(struct vnet_object *self, PyObject *args)
+{
+	unsigned int local_id;
+	PyObject *bytes;
+
+	if (!PyArg_ParseTuple(args, "I:port_get", &local_id))
+		return NULL;
+	if (vnet_object_lock_port(self, local_id))
+		return NULL;
+	bytes = PyBytes_FromStringAndSize((const char *)&self->datapath.ports[local_id],
+					  sizeof(struct vnet_port));
+	vnet_object_unlock(self);
+	return bytes;
 }
 
 /* The slot is filled before its local id makes it a port. */
@@ -503,6 +529,34 @@ static int is_expired(const void *key, void *value, void *arg)
 	return ((struct vnet_conn *)value)->expires_ns <= *(__u64 *)arg;
 }
 
+/* How many connections the port holds that have not expired. */
+static PyObject *object_count(struct vnet_object *self, PyObject *args)
+{
+	struct dump dump = {0};
+	unsigned int local_id;
+	int error = 0, fd;
+
+	if (!PyArg_ParseTuple(args, "I:count", &local_id))
+		return NULL;
+	if (vnet_object_lock_port(self, local_id))
+		return NULL;
+	dump.now = vnet_object_now(self);
+	if (!self->kernel) {
+		vnet_table_visit(&self->datapath.conns[local_id], dump_entry, &dump);
+		vnet_object_unlock(self);
+		return PyLong_FromSize_t(dump.count);
+	}
+	fd = vnet_kernel_conns_dup(self->kernel, local_id);
+	vnet_object_unlock(self);
+	if (fd < 0)
+		return raise_kernel("count", fd);
+	Py_BEGIN_ALLOW_THREADS;
+	error = vnet_kernel_count(fd, dump.now, &dump.count);
+	vnet_kernel_conns_release(fd);
+	Py_END_ALLOW_THREADS;
+	return error ? raise_kernel("count", error) : PyLong_FromSize_t(dump.count);
+}
+
 /* Removes what has expired at `before`; ~0 is everything. */
 static PyObject *object_expire(struct vnet_object *self, PyObject *args)
 {
@@ -545,6 +599,7 @@ static PyObject *object_now(struct vnet_object *self, PyObject *unused)
 
 static PyMethodDef shared_methods[] = {
 	METHOD("ports", object_ports, METH_NOARGS),
+	METHOD("port_get", object_port_get, METH_VARARGS),
 	METHOD("port_put", object_port_put, METH_VARARGS),
 	METHOD("port_clear", object_port_clear, METH_VARARGS),
 	METHOD("port_store", object_port_store, METH_VARARGS),
@@ -557,6 +612,7 @@ static PyMethodDef shared_methods[] = {
 	METHOD("conns_delete", object_conns_delete, METH_VARARGS),
 	METHOD("export", object_export, METH_VARARGS),
 	METHOD("import_records", object_import_records, METH_VARARGS),
+	METHOD("count", object_count, METH_VARARGS),
 	METHOD("expire", object_expire, METH_VARARGS),
 	METHOD("now", object_now, METH_NOARGS),
 	{NULL, NULL, 0, NULL},

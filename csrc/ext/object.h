@@ -28,6 +28,7 @@ struct vnet_object {
 /* The base type, and the two that can be made. */
 extern PyType_Spec vnet_datapath_spec, vnet_native_spec, vnet_kernel_spec;
 
+void vnet_object_init(struct vnet_object *self);
 /* Both: 0 and locked, or -1 with an exception set. */
 int vnet_object_lock(struct vnet_object *self);
 int vnet_object_lock_port(struct vnet_object *self, unsigned int local_id);

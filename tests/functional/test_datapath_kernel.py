@@ -24,7 +24,7 @@ PORT = "11111111-0000-4000-8000-000000000001"
 INSTANCE = "22222222-0000-4000-8000-000000000001"
 
 #: TC_ACT_* of <linux/pkt_cls.h>, by what the core decides.
-TC = {c.PASS: 0, c.DROP: 2, c.REDIRECT: 7, c.CONSUMED: 4}
+TC = {c.PASS: -1, c.DROP: 2, c.REDIRECT: 7, c.CONSUMED: 4}
 
 
 def interfaces() -> tuple[int, int]:
@@ -113,7 +113,7 @@ def test_datapath_kernel_and_native_agree(bpffs: str) -> None:
                 driver.set_policy(PORT, new)
         hook = c.FROM_PORT if direction is EGRESS else c.TO_PORT
         action, reason, _ = native.native.process(hook, tap, frame)
-        told = kernel.kernel.test_run(hook, tap, frame)
+        told, _ = kernel.kernel.test_run(hook, tap, frame)
         assert told == TC[action], (c.REASONS[reason], frame.hex())
         assert kernel.counters(PORT).drops == native.counters(PORT).drops, frame.hex()
         assert seen(kernel) == seen(native)
@@ -235,7 +235,7 @@ def test_datapath_is_adopted_as_it_was(bpffs: str) -> None:
     second.set_policy(PORT, allow_in)
     packet = f.ipv4(PEER4, VM4, f.UDP, f.udp(9, 9999))
     frame = f.ether("52:54:00:00:00:02", VM, f.IPV4, packet)
-    assert second.kernel.test_run(c.TO_PORT, tap, frame) == TC[c.PASS]
+    assert second.kernel.test_run(c.TO_PORT, tap, frame)[0] == TC[c.PASS]
     second.close()
     # An interface that went meanwhile is forgotten, its port is not.
     ip("link del tap")

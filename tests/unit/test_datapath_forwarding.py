@@ -126,6 +126,7 @@ def test_attach_again_elsewhere_and_detach(bench: Bench) -> None:
     bench.driver.attach(OTHER, TAP)
     bench.driver.detach(PORT)
     assert send(bench, GATEWAY, TAP, PEER)[1] == "none"
+    assert [entry.ifindex for entry in bench.driver.ports()] == [None, TAP]
 
 
 def test_generations(bench: Bench) -> None:

@@ -57,7 +57,7 @@ def twin_connections(twin: t.Twin, now: int) -> list[tuple]:
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
-@given(policy=policies, own=addresses, sequence=st.lists(steps, max_size=25))
+@given(policy=policies, own=addresses, sequence=st.lists(steps, min_size=8, max_size=40))
 def test_core_and_twin_agree(policy, own, sequence) -> None:
     bench = Bench(policy, addresses=own, quota=1000)
     twin = t.Twin(VM, own, policy)

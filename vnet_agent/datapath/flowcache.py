@@ -135,6 +135,9 @@ class FlowcacheDriver(Driver):
             entry = self._entry(self._data(port))
             if entry.ifindex not in (None, ifindex):
                 self.detach(port)
+            before = self._topology.port_of(ifindex)
+            if before not in (None, entry.local_id):
+                self._store(before, "ifindex", 0)
             self._topology.set_iface(ifindex, kind=c.IFACE_PORT, local_id=entry.local_id)
             try:
                 guarded(
@@ -182,7 +185,7 @@ class FlowcacheDriver(Driver):
         with self._lock:
             local_id = self._id(port)
         totals = guarded(f"counters {port}", self._c.counters, local_id)
-        held = sum(len(chunk) for chunk in self.export(port)) // c.RECORD_SIZE
+        held = guarded(f"counters {port}", self._c.count, local_id)
         return PortCounters(
             rx_frames=totals[0],
             rx_bytes=totals[1],
@@ -313,12 +316,15 @@ class FlowcacheDriver(Driver):
         )
         if moves:
             self._topology.check_mac(changed)
-        if self._topology.set_addresses(local_id, addresses) or moves:
-            # Verdicts were made for the old addresses.
-            self._policies.renew(local_id)
+        if not addresses:  # else sources would be checked against none
+            self._store(local_id, "flags", wanted["flags"])
+        readdressed = self._topology.set_addresses(local_id, addresses)
         for field in ("flags", "mac", "network", "owner", "role"):
             if layout.number("port", field, data) != wanted[field]:
                 self._store(local_id, field, wanted[field])
+        if readdressed or moves:
+            # Verdicts were made for what the port was before.
+            self._policies.renew(local_id)
         # Also when nothing moves: whoever made the port may have died before this.
         self._topology.move(data, changed)
 
@@ -350,11 +356,7 @@ class FlowcacheDriver(Driver):
         return local_id
 
     def _data(self, port: str) -> bytes:
-        local_id = self._id(port)
-        for data in self._c.ports():
-            if layout.number("port", "local_id", data) == local_id:
-                return data
-        raise UnknownPort(port=port)
+        return guarded(f"read {port}", self._c.port_get, self._id(port))
 
     def _check_owner(self, port: str, generation: int) -> bytes:
         data = self._data(port)

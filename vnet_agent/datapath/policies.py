@@ -46,8 +46,8 @@ class PolicyTable:
         policy_id = self._digests.get(digest(policy))
         if policy_id is None:
             policy_id = self._write(policy)
-        self._store(local_id, policy_id, _after(generation))
         if old != policy_id:
+            self._store(local_id, policy_id, _after(generation))
             self._retire(old)
 
     def renew(self, local_id: int) -> None:

@@ -179,13 +179,18 @@ class Topology:
         ]
 
     def set_uplink(self, ifindex: int, network: int) -> None:
-        """One uplink a network, one network an uplink: what was there before is forgotten."""
-        self.remove_uplink(ifindex)
+        """One uplink a network, one network an uplink: what was there before is forgotten.
+
+        Saying again what holds changes nothing, not even for a moment.
+        """
         before = self._c.table_get(c.TABLE_UPLINKS, layout.u32(network))
-        if before is not None:
-            self.remove_iface(int.from_bytes(before, "little"))
         self.set_iface(ifindex, kind=c.IFACE_UPLINK, network=network)
         self._c.table_put(c.TABLE_UPLINKS, layout.u32(network), layout.u32(ifindex))
+        if before is not None and before != layout.u32(ifindex):
+            self.remove_iface(int.from_bytes(before, "little"))
+        for key, value in self._c.table_items(c.TABLE_UPLINKS):
+            if value == layout.u32(ifindex) and key != layout.u32(network):
+                self._c.table_remove(c.TABLE_UPLINKS, key)
 
     def remove_uplink(self, ifindex: int) -> None:
         for key, value in self._c.table_items(c.TABLE_UPLINKS):
