@@ -12,8 +12,20 @@
 
 #define vnet_ctx __sk_buff
 
+/*
+ * Headers at fixed places are mostly in the linear part and are read without a call; the helper
+ * gets the rest, from wherever the kernel has put it.
+ */
 VNET_INLINE int vnet_load(struct __sk_buff *skb, __u32 offset, void *to, __u32 length)
 {
+	if (__builtin_constant_p(offset)) {
+		const __u8 *data = (void *)(long)skb->data;
+
+		if (data + offset + length <= (__u8 *)(long)skb->data_end) {
+			__builtin_memcpy(to, data + offset, length);
+			return 0;
+		}
+	}
 	return bpf_skb_load_bytes(skb, offset, to, length);
 }
 

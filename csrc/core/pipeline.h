@@ -76,20 +76,23 @@ VNET_INLINE __u32 vnet_local_ifindex(struct vnet_ctx *ctx, __u32 network, __u64 
 VNET_INLINE __u32 vnet_forward(struct vnet_ctx *ctx, const struct vnet_port *port,
 			       const struct vnet_packet *p, struct vnet_verdict *verdict)
 {
-	__u32 *uplink = vnet_uplink(ctx, port->network);
+	__u32 group = p->target_mac & VNET_MAC_GROUP;
+	__u32 *uplink;
 
-	if (p->target_mac & VNET_MAC_GROUP) {
+	if (group)
 		vnet_flood(ctx, p, port->network, port->local_id);
-		if (!uplink)
-			return VNET_CONSUMED;
+	else
+		verdict->ifindex =
+			vnet_local_ifindex(ctx, port->network, p->target_mac, port->local_id);
+	if (verdict->ifindex)
+		return VNET_REDIRECT;
+	uplink = vnet_uplink(ctx, port->network);
+	if (uplink && p->target_mac != port->mac) {
 		verdict->ifindex = *uplink;
 		return VNET_REDIRECT;
 	}
-	verdict->ifindex = vnet_local_ifindex(ctx, port->network, p->target_mac, port->local_id);
-	if (!verdict->ifindex && uplink && p->target_mac != port->mac)
-		verdict->ifindex = *uplink;
-	if (verdict->ifindex)
-		return VNET_REDIRECT;
+	if (group)
+		return VNET_CONSUMED;
 	verdict->reason = VNET_REASON_NO_DESTINATION;
 	return VNET_DROP;
 }
