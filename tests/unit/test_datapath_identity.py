@@ -79,6 +79,7 @@ def test_neighbour_discovery() -> None:
         return bench.out(f.ipv6(source, "ff02::1", f.ICMPV6, message, hops=hops), target=group)
 
     assert discover(VM6, f.discovery(135, PEER6, VM)) == ""
+    assert discover(VM6, f.discovery(135, PEER6, PEER)) == "nd-spoof"
     assert discover("::", f.discovery(135, VM6)) == ""
     assert discover("::", f.discovery(135, PEER6)) == "nd-spoof"
     assert discover(VM6, f.discovery(136, VM6, VM, option=2)) == ""
@@ -146,4 +147,8 @@ def test_malformed(packet: bytes) -> None:
 
 def test_second_tcp_fragment_cannot_rewrite_flags() -> None:
     bench = Bench(policy(Rule(direction=Direction.EGRESS, protocol="tcp")))
-    assert bench.out(f.ipv4(VM4, PEER4, f.TCP, b"\0" * 16, fragment=1)) == "fragment"
+    first = f.ipv4(VM4, PEER4, f.TCP, f.tcp(1, 2, f.SYN, b"x" * 4), more=True, ident=3)
+    assert bench.out(first) == ""
+    assert bench.out(f.ipv4(VM4, PEER4, f.TCP, b"\0" * 16, fragment=3, ident=3)) == ""
+    second = f.ipv4(VM4, PEER4, f.TCP, b"\0" * 16, fragment=1, ident=3)
+    assert bench.out(second) == "fragment"
