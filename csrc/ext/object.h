@@ -33,6 +33,20 @@ void vnet_object_init(struct vnet_object *self);
 int vnet_object_lock(struct vnet_object *self);
 int vnet_object_lock_port(struct vnet_object *self, unsigned int local_id);
 void vnet_object_unlock(struct vnet_object *self);
+/* Sets OSError; the sign of `error` does not matter. Returns NULL. */
+PyObject *vnet_raise_errno(const char *operation, int error);
 __u64 vnet_object_now(const struct vnet_object *self);
+
+/* Methods, by the file they are in: object_tables.c, object_conns.c. */
+PyObject *vnet_object_conns_create(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_conns_delete(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_export(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_import_records(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_count(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_expire(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_table_put(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_table_remove(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_table_get(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_table_items(struct vnet_object *self, PyObject *args);
 
 #endif
