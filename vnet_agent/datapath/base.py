@@ -37,7 +37,8 @@ class PortEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PortCounters(msgspec.Struct, frozen=True, kw_only=True):
-    """Totals since the port was created; `drops` is by the reasons of `csrc/core/reason.h`."""
+    """Totals since the port was created, seen from the VM: `rx` was delivered to it, `tx` came
+    from it. `drops` is by the reasons of `csrc/core/reason.h`."""
 
     rx_frames: int
     rx_bytes: int
@@ -118,8 +119,10 @@ class Driver(abc.ABC):
     ) -> PortEntry:
         """Create the port or change it; connections, counters and attachment stay.
 
-        A port without policy drops every IP frame: call `set_policy` before `attach`. `quota` is fixed at creation. Raises StaleGeneration when the port is held with
-        a newer generation.
+        A port without policy drops every IP frame: call `set_policy` before `attach`. `port` and
+        `instance` are UUIDs. `quota` is fixed at creation. Raises StaleGeneration when the port
+        is held with a newer generation; DatapathError when another port of the network has the
+        MAC, or all ids are taken.
         """
 
     @abc.abstractmethod

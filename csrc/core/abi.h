@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the programs in the kernel, the native datapath and the extension share: the layout of
+ * every map. Numbers are in host order unless said otherwise; addresses are 16 bytes in network
+ * order, IPv4 as ::ffff:a.b.c.d. Any change to a struct here raises VNET_ABI_VERSION, and with it
+ * the directory of the pins.
+ */
+#ifndef VNET_ABI_H
+#define VNET_ABI_H
+
+#include <linux/types.h>
+#include <stddef.h>
+
+#include "reason.h"
+
+#define VNET_ABI_VERSION 1
+
+#define VNET_INLINE static inline __attribute__((always_inline))
+
+/* Seen from the VM, as in OpenStack. */
+enum vnet_direction { VNET_INGRESS = 0, VNET_EGRESS = 1 };
+
+/* What becomes of a frame. */
+enum vnet_action {
+	VNET_PASS = 0,     /* go on as without the datapath */
+	VNET_DROP = 1,     /* counted under its reason */
+	VNET_REDIRECT = 2, /* transmit on `ifindex` */
+	VNET_CONSUMED = 3, /* copies have been sent, the frame itself goes nowhere */
+};
+
+enum vnet_role { VNET_NO_ROLE = 0, VNET_STANDBY = 1, VNET_ACTIVE = 2, VNET_MOVED = 3 };
+
+enum vnet_port_flags {
+	VNET_PORT_BRIDGED = 1,   /* a Linux bridge forwards; only guard */
+	VNET_PORT_ADDRESSES = 2, /* its addresses are known: check sources */
+};
+
+/*
+ * A port, in an array by its local id (0 is no port). User space maps the array into its memory:
+ * each word that a program reads is changed with one store.
+ */
+struct vnet_port {
+	__u64 policy;       /* policy id << 32 | policy generation; id 0: no policy yet */
+	__u64 mac;          /* see vnet_mac() */
+	__u64 owner;        /* generation of the owner (migration token); user space only */
+	__u64 sweep_ns;     /* when its full table was last searched for room */
+	__u32 role;
+	__u32 flags;
+	__u32 ifindex;      /* of the tap, 0 when not attached */
+	__u32 network;
+	__u32 local_id;     /* its own index; 0: free */
+	__u32 quota;
+	__u8 port[16];      /* UUIDs */
+	__u8 instance[16];
+	__u8 reserved[40];
+};
+_Static_assert(sizeof(struct vnet_port) == 128, "vnet_port");
+_Static_assert(offsetof(struct vnet_port, role) == 32, "vnet_port.role");
+_Static_assert(offsetof(struct vnet_port, port) == 56, "vnet_port.port");
+
+enum vnet_iface_kind { VNET_IFACE_PORT = 1, VNET_IFACE_UPLINK = 2 };
+
+/* By ifindex: what an interface is to the datapath. */
+struct vnet_iface {
+	__u32 kind;
+	__u32 local_id; /* of the port */
+	__u32 network;  /* of the uplink */
+	__u32 reserved;
+};
+_Static_assert(sizeof(struct vnet_iface) == 16, "vnet_iface");
+
+/* Who has this MAC: -> local id. Whether it is reached here is the port's role. */
+struct vnet_mac_key {
+	__u64 mac;
+	__u32 network;
+	__u32 zero;
+};
+_Static_assert(sizeof(struct vnet_mac_key) == 16, "vnet_mac_key");
+
+/* The ports of a network, numbered from 0 without holes: -> local id. */
+struct vnet_member_key {
+	__u32 network;
+	__u32 index;
+};
+_Static_assert(sizeof(struct vnet_member_key) == 8, "vnet_member_key");
+
+/* The addresses that a port may use: -> their order in the port's description. */
+struct vnet_address_key {
+	__u32 local_id;
+	__u32 zero;
+	__u8 address[16];
+};
+_Static_assert(sizeof(struct vnet_address_key) == 24, "vnet_address_key");
+
+#define VNET_MAX_TUPLES 64
+
+enum vnet_tuple_flags { VNET_TUPLE_FAMILY = 1, VNET_TUPLE_PROTO = 2 };
+
+/* One way of masking a frame's fields; all rules of a policy with the same masks share it. */
+struct vnet_tuple {
+	__u8 remote[16]; /* mask */
+	__u16 dport;     /* mask; for ICMP of type << 8 | code */
+	__u8 direction;
+	__u8 flags;
+	__u8 family; /* 4 or 6, with VNET_TUPLE_FAMILY */
+	__u8 reserved[3];
+};
+_Static_assert(sizeof(struct vnet_tuple) == 24, "vnet_tuple");
+
+enum vnet_policy_flags { VNET_POLICY_KEEP = 1 };
+
+/* A compiled policy by its id; ports with the same rules share it. */
+struct vnet_policy {
+	__u32 flags;
+	__u32 tuples;
+	__u8 digest[32]; /* of its source, to find it again */
+	struct vnet_tuple tuple[VNET_MAX_TUPLES];
+};
+_Static_assert(sizeof(struct vnet_policy) == 40 + 24 * VNET_MAX_TUPLES, "vnet_policy");
+
+struct vnet_rule_key {
+	__u32 policy;
+	__u8 tuple;
+	__u8 proto; /* 0 unless the tuple has VNET_TUPLE_PROTO */
+	__u16 dport;
+	__u8 remote[16];
+};
+_Static_assert(sizeof(struct vnet_rule_key) == 24, "vnet_rule_key");
+
+struct vnet_rule {
+	__u32 number; /* position in the policy's source */
+	__u32 action;
+};
+_Static_assert(sizeof(struct vnet_rule) == 8, "vnet_rule");
+
+/* VM-centric and without direction: both directions of a connection find the same entry. */
+struct vnet_conn_key {
+	__u8 local[16];
+	__u8 remote[16];
+	__u16 local_port; /* ICMP: identifier */
+	__u16 remote_port;
+	__u8 proto;
+	__u8 family;
+	__u16 zero;
+};
+_Static_assert(sizeof(struct vnet_conn_key) == 40, "vnet_conn_key");
+
+struct vnet_window {
+	__u32 end;
+	__u32 max_end;
+	__u32 max_window;
+	__u8 scale;
+	__u8 flags;
+	__u16 reserved;
+};
+_Static_assert(sizeof(struct vnet_window) == 16, "vnet_window");
+
+/*
+ * A connection. It exists only while some policy admitted it, and `generation` says which: equal
+ * to the port's, the frame passes without a further look; otherwise it is classified again.
+ */
+struct vnet_conn {
+	__u64 expires_ns;
+	__u64 packets[2]; /* by vnet_direction */
+	__u64 bytes[2];
+	__u32 generation; /* of the policy; 0 never matches */
+	__u8 state;       /* enum vnet_state */
+	__u8 flags;       /* enum vnet_conn_flags */
+	__u8 closing;     /* enum vnet_closing */
+	__u8 reserved;
+	__u64 created_ns;
+	__u64 changed_ns; /* creation or last change of state; packets alone are no change */
+	__u32 mark;
+	__u32 zero;
+	struct vnet_window window[2]; /* room for RFC 793 windows */
+};
+_Static_assert(sizeof(struct vnet_conn) == 104, "vnet_conn");
+_Static_assert(offsetof(struct vnet_conn, created_ns) == 48, "vnet_conn.created_ns");
+
+/* What later fragments lack: remembered from the first, for VNET_FRAGMENT_NS. */
+struct vnet_fragment_key {
+	__u8 source[16];
+	__u8 destination[16];
+	__u32 id;
+	__u8 proto; /* IPv6: the fragment header's next header */
+	__u8 family;
+	__u16 zero;
+};
+_Static_assert(sizeof(struct vnet_fragment_key) == 40, "vnet_fragment_key");
+
+struct vnet_fragment {
+	__u64 expires_ns;
+	__u16 source_port;
+	__u16 destination_port;
+	__u8 proto; /* of the transport, behind any IPv6 extension headers */
+	__u8 type;  /* of ICMP */
+	__u8 code;
+	__u8 zero;
+};
+_Static_assert(sizeof(struct vnet_fragment) == 16, "vnet_fragment");
+
+#define VNET_FRAGMENTS 512
+#define VNET_FRAGMENT_NS (30ULL * 1000000000ULL)
+
+/* Per CPU and port. */
+struct vnet_counters {
+	__u64 rx_frames; /* to the VM */
+	__u64 rx_bytes;
+	__u64 tx_frames; /* from the VM */
+	__u64 tx_bytes;
+	__u64 drops[VNET_REASONS_MAX];
+};
+_Static_assert(sizeof(struct vnet_counters) == 32 + 8 * VNET_REASONS_MAX, "vnet_counters");
+
+/* A MAC as a number: its first octet is the lowest byte, so bit 0 is the group bit. */
+VNET_INLINE __u64 vnet_mac(const __u8 *octets)
+{
+	return (__u64)octets[0] | (__u64)octets[1] << 8 | (__u64)octets[2] << 16 |
+	       (__u64)octets[3] << 24 | (__u64)octets[4] << 32 | (__u64)octets[5] << 40;
+}
+
+#define VNET_MAC_GROUP 1ULL
+
+#endif

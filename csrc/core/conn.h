@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * States of connections and how long each lasts without a frame. TCP's are RFC 793's as a
+ * watcher in the middle sees them; everything else is unreplied or replied.
+ */
+#ifndef VNET_CONN_H
+#define VNET_CONN_H
+
+#include "abi.h"
+
+/* (name, text, seconds, progress): progress orders the states of one connection in time. */
+#define VNET_STATES(X)                                                                             \
+	X(NONE, "none", 0, 0)                                                                      \
+	X(SYN_SENT, "syn-sent", 120, 1)                                                            \
+	X(SYN_RECEIVED, "syn-received", 60, 2)                                                     \
+	X(ESTABLISHED, "established", 432000, 3)                                                   \
+	X(FIN_WAIT, "fin-wait", 120, 4)                                                            \
+	X(CLOSE_WAIT, "close-wait", 60, 5)                                                         \
+	X(LAST_ACK, "last-ack", 30, 6)                                                             \
+	X(TIME_WAIT, "time-wait", 120, 7)                                                          \
+	X(CLOSE, "close", 10, 8)                                                                   \
+	X(UNREPLIED, "unreplied", 30, 1)                                                           \
+	X(REPLIED, "replied", 180, 3)
+
+enum vnet_state {
+#define VNET_STATE_ENUM(name, text, seconds, progress) VNET_STATE_##name,
+	VNET_STATES(VNET_STATE_ENUM)
+#undef VNET_STATE_ENUM
+	VNET_STATE_COUNT,
+};
+
+enum vnet_conn_flags {
+	VNET_CONN_EGRESS = 1,   /* the VM began it */
+	VNET_CONN_REPLIED = 2,  /* frames were seen both ways */
+	VNET_CONN_ASSURED = 4,  /* past its opening: a policy with `keep` keeps it */
+	VNET_CONN_IMPORTED = 8, /* came from another host */
+};
+#define VNET_CONN_FLAGS_ALL 15
+
+/* Per direction, shifted by vnet_direction. */
+enum vnet_closing { VNET_FIN = 1, VNET_RST = 4 };
+#define VNET_CLOSING_ALL 15
+
+#define VNET_TCP_FIN 0x01
+#define VNET_TCP_SYN 0x02
+#define VNET_TCP_RST 0x04
+#define VNET_TCP_ACK 0x10
+
+VNET_INLINE __u64 vnet_state_life(__u8 state)
+{
+	__u64 seconds;
+
+	switch (state) {
+#define VNET_STATE_CASE(name, text, life, progress)                                                \
+	case VNET_STATE_##name:                                                                    \
+		seconds = life;                                                                    \
+		break;
+		VNET_STATES(VNET_STATE_CASE)
+#undef VNET_STATE_CASE
+	default:
+		seconds = 0;
+	}
+	return seconds * 1000000000ULL;
+}
+
+VNET_INLINE __u8 vnet_state_progress(__u8 state)
+{
+	switch (state) {
+#define VNET_STATE_CASE(name, text, life, progress)                                                \
+	case VNET_STATE_##name:                                                                    \
+		return progress;
+		VNET_STATES(VNET_STATE_CASE)
+#undef VNET_STATE_CASE
+	default:
+		return 0;
+	}
+}
+
+/* Who began it. */
+VNET_INLINE __u8 vnet_conn_origin(const struct vnet_conn *conn)
+{
+	return conn->flags & VNET_CONN_EGRESS ? VNET_EGRESS : VNET_INGRESS;
+}
+
+/*
+ * What goes to make room in a full table: what expired, then openings that nobody has answered
+ * (the stuff of floods), a few at a time. Connections that are past their opening stay.
+ */
+#define VNET_SWEEP_ENTRIES 8192
+#define VNET_SWEEP_UNREPLIED 32
+#define VNET_SWEEP_PAUSE_NS (100ULL * 1000000ULL)
+
+VNET_INLINE int vnet_sweep_one(const struct vnet_conn *conn, __u64 now, __u32 *unreplied)
+{
+	if (conn->expires_ns <= now)
+		return 1;
+	if (conn->flags & (VNET_CONN_REPLIED | VNET_CONN_ASSURED | VNET_CONN_IMPORTED) ||
+	    *unreplied >= VNET_SWEEP_UNREPLIED)
+		return 0;
+	*unreplied += 1;
+	return 1;
+}
+
+#endif

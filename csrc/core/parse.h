@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * From a frame's bytes to its fields. Everything here reads what a VM or the world has sent: each
+ * load is bounded by the frame (vnet_load) and by the length that the IP header states.
+ */
+#ifndef VNET_PARSE_H
+#define VNET_PARSE_H
+
+#include "abi.h"
+#include "env.h"
+
+#define VNET_ETH_LEN 14
+#define VNET_ETH_IPV4 0x0800
+#define VNET_ETH_ARP 0x0806
+#define VNET_ETH_RARP 0x8035
+#define VNET_ETH_VLAN 0x8100
+#define VNET_ETH_IPV6 0x86dd
+#define VNET_ETH_QINQ 0x88a8
+
+#define VNET_ICMP 1
+#define VNET_TCP 6
+#define VNET_UDP 17
+#define VNET_ICMPV6 58
+#define VNET_SCTP 132
+
+#define VNET_EXTENSIONS 6
+
+enum vnet_fragment_kind { VNET_WHOLE = 0, VNET_FIRST = 1, VNET_LATER = 2 };
+
+struct vnet_packet {
+	__u64 source_mac;
+	__u64 target_mac;
+	__u8 source[16];
+	__u8 destination[16];
+	__u32 l4;  /* offset of the transport header */
+	__u32 end; /* offset behind the IP packet */
+	__u32 fragment_id;
+	__u16 ethertype;
+	__u16 source_port; /* ICMP echo: the identifier, in both */
+	__u16 destination_port;
+	__u8 family; /* 4, 6, or 0 when it is not IP */
+	__u8 proto;
+	__u8 fragment; /* enum vnet_fragment_kind */
+	__u8 fragment_proto;
+	__u8 tcp_flags;
+	__u8 type; /* ICMP */
+	__u8 code;
+	__u8 hops; /* IPv6 hop limit */
+};
+
+VNET_INLINE __u16 vnet_be16(const __u8 *bytes)
+{
+	return (__u16)(bytes[0] << 8 | bytes[1]);
+}
+
+VNET_INLINE __u32 vnet_be32(const __u8 *bytes)
+{
+	return (__u32)bytes[0] << 24 | (__u32)bytes[1] << 16 | (__u32)bytes[2] << 8 | bytes[3];
+}
+
+VNET_INLINE void vnet_map_ipv4(__u8 *to, const __u8 *address)
+{
+	__builtin_memset(to, 0, 10);
+	to[10] = to[11] = 0xff;
+	__builtin_memcpy(to + 12, address, 4);
+}
+
+VNET_INLINE int vnet_same(const __u8 *a, const __u8 *b)
+{
+	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
+
+	return x[0] == y[0] && x[1] == y[1];
+}
+
+VNET_INLINE int vnet_is_extension(__u8 proto)
+{
+	return proto == 0 || proto == 43 || proto == 44 || proto == 51 || proto == 60;
+}
+
+/* Loads from the IP packet, not from the padding or the frames' trailer behind it. */
+VNET_INLINE int vnet_load_ip(struct vnet_ctx *ctx, const struct vnet_packet *p, __u32 offset,
+			     void *to, __u32 length)
+{
+	if (offset + length > p->end)
+		return -1;
+	return vnet_load(ctx, offset, to, length);
+}
+
+VNET_INLINE __u32 vnet_parse_ethernet(struct vnet_ctx *ctx, struct vnet_packet *p)
+{
+	__u8 header[VNET_ETH_LEN];
+
+	__builtin_memset(p, 0, sizeof(*p));
+	if (vnet_load(ctx, 0, header, sizeof(header)))
+		return VNET_REASON_MALFORMED;
+	p->target_mac = vnet_mac(header);
+	p->source_mac = vnet_mac(header + 6);
+	p->ethertype = vnet_be16(header + 12);
+	if (p->ethertype == VNET_ETH_VLAN || p->ethertype == VNET_ETH_QINQ || vnet_tagged(ctx))
+		return VNET_REASON_VLAN;
+	return VNET_REASON_NONE;
+}
+
+VNET_INLINE __u32 vnet_parse_ipv4(struct vnet_ctx *ctx, struct vnet_packet *p, __u32 offset)
+{
+	__u8 header[20];
+	__u32 length, total, fragment;
+
+	if (vnet_load(ctx, offset, header, sizeof(header)))
+		return VNET_REASON_MALFORMED;
+	length = (header[0] & 0x0f) * 4;
+	total = vnet_be16(header + 2);
+	if (header[0] >> 4 != 4 || length < 20)
+		return VNET_REASON_MALFORMED;
+	/* 0 stands for a GSO frame beyond 64 KiB. */
+	if (total == 0)
+		total = vnet_length(ctx) - offset;
+	if (total < length)
+		return VNET_REASON_MALFORMED;
+	p->end = offset + total;
+	p->family = 4;
+	p->proto = p->fragment_proto = header[9];
+	vnet_map_ipv4(p->source, header + 12);
+	vnet_map_ipv4(p->destination, header + 16);
+	p->l4 = offset + length;
+	fragment = vnet_be16(header + 6) & 0x3fff;
+	if (fragment) {
+		p->fragment = fragment & 0x1fff ? VNET_LATER : VNET_FIRST;
+		p->fragment_id = vnet_be16(header + 4);
+		/* RFC 3128: it would overwrite the flags of the first one. */
+		if ((fragment & 0x1fff) == 1 && p->proto == VNET_TCP)
+			return VNET_REASON_FRAGMENT;
+	}
+	return VNET_REASON_NONE;
+}
+
+/* One IPv6 extension header: advances p->l4 and p->proto. */
+VNET_INLINE __u32 vnet_parse_extension(struct vnet_ctx *ctx, struct vnet_packet *p)
+{
+	__u8 header[8];
+	__u16 fragment;
+
+	if (vnet_load_ip(ctx, p, p->l4, header, sizeof(header)))
+		return VNET_REASON_MALFORMED;
+	if (p->proto == 44) {
+		fragment = vnet_be16(header + 2);
+		if (fragment & 0xfff9) { /* else it is a whole packet (RFC 6946) */
+			if (p->fragment)
+				return VNET_REASON_MALFORMED;
+			p->fragment = fragment & 0xfff8 ? VNET_LATER : VNET_FIRST;
+			p->fragment_id = vnet_be32(header + 4);
+			p->fragment_proto = header[0];
+		}
+		p->l4 += 8;
+	} else {
+		p->l4 += p->proto == 51 ? (header[1] + 2) * 4 : (header[1] + 1) * 8;
+	}
+	p->proto = header[0];
+	return VNET_REASON_NONE;
+}
+
+VNET_INLINE __u32 vnet_parse_ipv6(struct vnet_ctx *ctx, struct vnet_packet *p, __u32 offset)
+{
+	__u8 header[40];
+	__u32 total, reason;
+
+	if (vnet_load(ctx, offset, header, sizeof(header)) || header[0] >> 4 != 6)
+		return VNET_REASON_MALFORMED;
+	total = vnet_be16(header + 4);
+	if (total == 0) /* jumbogram, or nothing */
+		total = vnet_length(ctx) - offset - 40;
+	p->end = offset + 40 + total;
+	p->family = 6;
+	p->proto = header[6];
+	p->hops = header[7];
+	__builtin_memcpy(p->source, header + 8, 16);
+	__builtin_memcpy(p->destination, header + 24, 16);
+	p->l4 = offset + 40;
+	for (int i = 0; i < VNET_EXTENSIONS; i++) {
+		if (!vnet_is_extension(p->proto) || p->fragment == VNET_LATER)
+			return VNET_REASON_NONE;
+		reason = vnet_parse_extension(ctx, p);
+		if (reason)
+			return reason;
+	}
+	if (vnet_is_extension(p->proto) && p->fragment != VNET_LATER)
+		return VNET_REASON_EXTENSION;
+	return VNET_REASON_NONE;
+}
+
+VNET_INLINE __u32 vnet_parse_tcp(struct vnet_ctx *ctx, struct vnet_packet *p)
+{
+	__u8 header[20];
+
+	if (vnet_load_ip(ctx, p, p->l4, header, sizeof(header)) || header[12] >> 4 < 5)
+		return VNET_REASON_MALFORMED;
+	p->source_port = vnet_be16(header);
+	p->destination_port = vnet_be16(header + 2);
+	p->tcp_flags = header[13];
+	return VNET_REASON_NONE;
+}
+
+/* The transport header of a packet that is no later fragment. */
+VNET_INLINE __u32 vnet_parse_transport(struct vnet_ctx *ctx, struct vnet_packet *p)
+{
+	__u8 header[8];
+
+	if (p->proto == VNET_TCP)
+		return vnet_parse_tcp(ctx, p);
+	if (p->proto != VNET_UDP && p->proto != VNET_SCTP &&
+	    !(p->proto == VNET_ICMP && p->family == 4) &&
+	    !(p->proto == VNET_ICMPV6 && p->family == 6))
+		return VNET_REASON_NONE;
+	if (vnet_load_ip(ctx, p, p->l4, header, sizeof(header)))
+		return VNET_REASON_MALFORMED;
+	if (p->proto == VNET_UDP || p->proto == VNET_SCTP) {
+		p->source_port = vnet_be16(header);
+		p->destination_port = vnet_be16(header + 2);
+	} else {
+		p->type = header[0];
+		p->code = header[1];
+		p->source_port = p->destination_port = vnet_be16(header + 4);
+	}
+	return VNET_REASON_NONE;
+}
+
+VNET_INLINE __u32 vnet_parse_ip(struct vnet_ctx *ctx, struct vnet_packet *p)
+{
+	__u32 reason;
+
+	if (p->ethertype == VNET_ETH_IPV4)
+		reason = vnet_parse_ipv4(ctx, p, VNET_ETH_LEN);
+	else
+		reason = vnet_parse_ipv6(ctx, p, VNET_ETH_LEN);
+	if (reason)
+		return reason;
+	if (p->end > vnet_length(ctx))
+		return VNET_REASON_MALFORMED;
+	if (p->fragment == VNET_LATER)
+		return VNET_REASON_NONE;
+	return vnet_parse_transport(ctx, p);
+}
+
+VNET_INLINE int vnet_is_echo(const struct vnet_packet *p)
+{
+	if (p->family == 4)
+		return p->proto == VNET_ICMP && (p->type == 8 || p->type == 0);
+	return p->proto == VNET_ICMPV6 && (p->type == 128 || p->type == 129);
+}
+
+VNET_INLINE int vnet_is_echo_reply(const struct vnet_packet *p)
+{
+	return vnet_is_echo(p) && (p->type == 0 || p->type == 129);
+}
+
+VNET_INLINE int vnet_is_icmp(const struct vnet_packet *p)
+{
+	return p->proto == (p->family == 4 ? VNET_ICMP : VNET_ICMPV6);
+}
+
+/* ICMP errors: they quote the packet that they are about. */
+VNET_INLINE int vnet_is_icmp_error(const struct vnet_packet *p)
+{
+	if (p->family == 4)
+		return p->proto == VNET_ICMP &&
+		       (p->type == 3 || p->type == 4 || p->type == 11 || p->type == 12);
+	return p->proto == VNET_ICMPV6 && p->type >= 1 && p->type <= 4;
+}
+
+/* To more than one receiver: no connection comes of it. */
+VNET_INLINE int vnet_is_group(const struct vnet_packet *p)
+{
+	if (p->target_mac & VNET_MAC_GROUP)
+		return 1;
+	if (p->family == 6)
+		return p->destination[0] == 0xff;
+	return p->destination[12] >> 4 == 14 ||
+	       (p->destination[12] == 255 && p->destination[13] == 255 &&
+		p->destination[14] == 255 && p->destination[15] == 255);
+}
+
+#endif

@@ -1,0 +1,226 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The three programs: frames from a VM, frames to a VM, frames from the uplink. They decide;
+ * whoever calls them (the tc programs, the native datapath) does it.
+ */
+#ifndef VNET_PIPELINE_H
+#define VNET_PIPELINE_H
+
+#include "track.h"
+
+struct vnet_verdict {
+	__u32 reason;
+	__u32 ifindex;
+};
+
+/* Where a broadcast is copied to. */
+struct vnet_flood {
+	struct vnet_ctx *ctx;
+	__u64 source_mac;
+	__u32 network;
+	__u32 except; /* local id of the sender */
+};
+
+/* More ports than this in one network of one host get no broadcasts. */
+#define VNET_MAX_MEMBERS 4096
+
+VNET_INLINE int vnet_reachable(const struct vnet_port *port)
+{
+	return port->role == VNET_ACTIVE && port->ifindex && !(port->flags & VNET_PORT_BRIDGED);
+}
+
+static long vnet_flood_member(__u32 index, void *state)
+{
+	struct vnet_flood *flood = state;
+	struct vnet_member_key key = {.network = flood->network, .index = index};
+	const struct vnet_port *port;
+	__u32 *member;
+
+	member = vnet_member(flood->ctx, &key);
+	if (!member)
+		return 1;
+	port = vnet_port(flood->ctx, *member);
+	/* A broadcast that a switch sends back must not reach the VM that sent it. */
+	if (port && *member != flood->except && port->mac != flood->source_mac &&
+	    vnet_reachable(port))
+		vnet_emit(flood->ctx, port->ifindex);
+	return 0;
+}
+
+VNET_INLINE void vnet_flood(struct vnet_ctx *ctx, const struct vnet_packet *p, __u32 network,
+			    __u32 except)
+{
+	struct vnet_flood flood = {
+		.ctx = ctx,
+		.source_mac = p->source_mac,
+		.network = network,
+		.except = except,
+	};
+
+	vnet_loop(VNET_MAX_MEMBERS, vnet_flood_member, &flood);
+}
+
+/* The tap behind a MAC of the network, 0 when no VM here has it. */
+VNET_INLINE __u32 vnet_local_ifindex(struct vnet_ctx *ctx, __u32 network, __u64 mac, __u32 except)
+{
+	struct vnet_mac_key key = {.mac = mac, .network = network};
+	const struct vnet_port *port;
+	__u32 *id = vnet_find_mac(ctx, &key);
+
+	if (!id || *id == except)
+		return 0;
+	port = vnet_port(ctx, *id);
+	return port && vnet_reachable(port) ? port->ifindex : 0;
+}
+
+VNET_INLINE __u32 vnet_forward(struct vnet_ctx *ctx, const struct vnet_port *port,
+			       const struct vnet_packet *p, struct vnet_verdict *verdict)
+{
+	__u32 group = p->target_mac & VNET_MAC_GROUP;
+	__u32 *uplink;
+
+	if (group)
+		vnet_flood(ctx, p, port->network, port->local_id);
+	else
+		verdict->ifindex =
+			vnet_local_ifindex(ctx, port->network, p->target_mac, port->local_id);
+	if (verdict->ifindex)
+		return VNET_REDIRECT;
+	uplink = vnet_uplink(ctx, port->network);
+	if (uplink && p->target_mac != port->mac) {
+		verdict->ifindex = *uplink;
+		return VNET_REDIRECT;
+	}
+	if (group)
+		return VNET_CONSUMED;
+	verdict->reason = VNET_REASON_NO_DESTINATION;
+	return VNET_DROP;
+}
+
+VNET_INLINE void vnet_count_drop(struct vnet_counters *counters, __u32 reason)
+{
+	if (counters && reason < VNET_REASONS_MAX)
+		counters->drops[reason]++;
+}
+
+/* The guest runs here, whatever user space has heard so far: from now on frames reach it. */
+VNET_INLINE void vnet_activate(struct vnet_port *port)
+{
+	__u32 role = port->role;
+
+	if (role == VNET_STANDBY || role == VNET_MOVED)
+		__sync_val_compare_and_swap(&port->role, role, VNET_ACTIVE);
+}
+
+VNET_INLINE __u32 vnet_guard_egress(struct vnet_ctx *ctx, struct vnet_port *port,
+				    struct vnet_packet *p)
+{
+	__u32 reason = vnet_parse_ethernet(ctx, p);
+
+	if (reason)
+		return reason;
+	if (p->source_mac != port->mac)
+		return VNET_REASON_MAC_SPOOF;
+	vnet_activate(port);
+	if (p->ethertype == VNET_ETH_ARP || p->ethertype == VNET_ETH_RARP)
+		return vnet_guard_arp(ctx, port);
+	if (p->ethertype != VNET_ETH_IPV4 && p->ethertype != VNET_ETH_IPV6)
+		return VNET_REASON_ETHERTYPE;
+	reason = vnet_parse_ip(ctx, p);
+	return reason ? reason : vnet_track(ctx, port, p, VNET_EGRESS);
+}
+
+VNET_INLINE __u32 vnet_guard_ingress(struct vnet_ctx *ctx, struct vnet_port *port,
+				     struct vnet_packet *p)
+{
+	__u32 reason = vnet_parse_ethernet(ctx, p);
+
+	if (reason)
+		return reason;
+	if (!(p->target_mac & VNET_MAC_GROUP) && p->target_mac != port->mac)
+		return VNET_REASON_OTHER_MAC;
+	if (p->ethertype == VNET_ETH_ARP || p->ethertype == VNET_ETH_RARP)
+		return VNET_REASON_NONE;
+	if (p->ethertype != VNET_ETH_IPV4 && p->ethertype != VNET_ETH_IPV6)
+		return VNET_REASON_ETHERTYPE;
+	reason = vnet_parse_ip(ctx, p);
+	return reason ? reason : vnet_track(ctx, port, p, VNET_INGRESS);
+}
+
+VNET_INLINE struct vnet_port *vnet_port_of(struct vnet_ctx *ctx)
+{
+	struct vnet_iface *iface = vnet_iface(ctx, vnet_ifindex(ctx));
+	struct vnet_port *port;
+
+	if (!iface || iface->kind != VNET_IFACE_PORT)
+		return NULL;
+	port = vnet_port(ctx, iface->local_id);
+	return port && port->local_id ? port : NULL;
+}
+
+VNET_INLINE __u32 vnet_from_port(struct vnet_ctx *ctx, struct vnet_verdict *verdict)
+{
+	struct vnet_port *port = vnet_port_of(ctx);
+	struct vnet_counters *counters;
+	struct vnet_packet p;
+	__u32 action = VNET_DROP;
+
+	if (!port) {
+		verdict->reason = VNET_REASON_NO_PORT;
+		return VNET_DROP;
+	}
+	verdict->reason = vnet_guard_egress(ctx, port, &p);
+	if (!verdict->reason)
+		action = port->flags & VNET_PORT_BRIDGED ? VNET_PASS
+							 : vnet_forward(ctx, port, &p, verdict);
+	counters = vnet_counters(ctx, port->local_id);
+	if (action == VNET_DROP) {
+		vnet_count_drop(counters, verdict->reason);
+	} else if (counters) {
+		counters->tx_frames++;
+		counters->tx_bytes += vnet_length(ctx);
+	}
+	return action;
+}
+
+VNET_INLINE __u32 vnet_to_port(struct vnet_ctx *ctx, struct vnet_verdict *verdict)
+{
+	struct vnet_port *port = vnet_port_of(ctx);
+	struct vnet_counters *counters;
+	struct vnet_packet p;
+
+	if (!port) {
+		verdict->reason = VNET_REASON_NO_PORT;
+		return VNET_DROP;
+	}
+	verdict->reason = vnet_guard_ingress(ctx, port, &p);
+	counters = vnet_counters(ctx, port->local_id);
+	if (verdict->reason) {
+		vnet_count_drop(counters, verdict->reason);
+		return VNET_DROP;
+	}
+	if (counters) {
+		counters->rx_frames++;
+		counters->rx_bytes += vnet_length(ctx);
+	}
+	return VNET_PASS;
+}
+
+/* What is not for a VM here is the host's own and passes. */
+VNET_INLINE __u32 vnet_from_uplink(struct vnet_ctx *ctx, struct vnet_verdict *verdict)
+{
+	struct vnet_iface *iface = vnet_iface(ctx, vnet_ifindex(ctx));
+	struct vnet_packet p;
+
+	verdict->reason = VNET_REASON_NONE;
+	if (!iface || iface->kind != VNET_IFACE_UPLINK || vnet_parse_ethernet(ctx, &p))
+		return VNET_PASS;
+	if (p.target_mac & VNET_MAC_GROUP) {
+		vnet_flood(ctx, &p, iface->network, 0);
+		return VNET_PASS;
+	}
+	verdict->ifindex = vnet_local_ifindex(ctx, iface->network, p.target_mac, 0);
+	return verdict->ifindex ? VNET_REDIRECT : VNET_PASS;
+}
+
+#endif

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A connection as it travels between hosts and drivers: little-endian, 128 bytes, no clocks.
+ * The bytes come from another host, so everything is checked before it is believed.
+ */
+#ifndef VNET_RECORD_H
+#define VNET_RECORD_H
+
+#include <endian.h>
+#include <string.h>
+
+#include "conn.h"
+
+#define VNET_RECORD_VERSION 1
+
+struct vnet_conn_record {
+	__u16 version;
+	__u8 proto;
+	__u8 family;
+	__u16 local_port;
+	__u16 remote_port;
+	__u8 local[16];
+	__u8 remote[16];
+	__u8 state;
+	__u8 flags;
+	__u8 closing;
+	__u8 reserved;
+	__u32 mark;
+	__u64 remaining_ms; /* until it expires if no further frame comes */
+	__u64 age_ms;       /* since it was created */
+	__u64 packets[2];
+	__u64 bytes[2];
+	struct vnet_window window[2];
+} __attribute__((packed));
+_Static_assert(sizeof(struct vnet_conn_record) == 128, "vnet_conn_record");
+_Static_assert(offsetof(struct vnet_conn_record, state) == 40, "vnet_conn_record.state");
+_Static_assert(offsetof(struct vnet_conn_record, packets) == 64, "vnet_conn_record.packets");
+
+/* A multiplication of a hostile `remaining_ms` must not wrap: no state lasts longer than this. */
+#define VNET_REMAINING_MS_MAX (432000ULL * 1000ULL)
+#define VNET_AGE_MS_MAX (1ULL << 43)
+
+static inline void vnet_record_encode(struct vnet_conn_record *record,
+				      const struct vnet_conn_key *key, const struct vnet_conn *conn,
+				      __u64 now)
+{
+	memset(record, 0, sizeof(*record));
+	record->version = htole16(VNET_RECORD_VERSION);
+	record->proto = key->proto;
+	record->family = key->family;
+	record->local_port = htole16(key->local_port);
+	record->remote_port = htole16(key->remote_port);
+	memcpy(record->local, key->local, 16);
+	memcpy(record->remote, key->remote, 16);
+	record->state = conn->state;
+	record->flags = conn->flags & (VNET_CONN_FLAGS_ALL & ~VNET_CONN_IMPORTED);
+	record->closing = conn->closing;
+	record->mark = htole32(conn->mark);
+	record->remaining_ms =
+		htole64(conn->expires_ns > now ? (conn->expires_ns - now + 999999) / 1000000 : 0);
+	/* Modulo 2^64: what was created before this host's clock began has a `created` beyond now. */
+	record->age_ms = htole64((now - conn->created_ns) / 1000000);
+	for (int i = 0; i < 2; i++) {
+		record->packets[i] = htole64(conn->packets[i]);
+		record->bytes[i] = htole64(conn->bytes[i]);
+		record->window[i].end = htole32(conn->window[i].end);
+		record->window[i].max_end = htole32(conn->window[i].max_end);
+		record->window[i].max_window = htole32(conn->window[i].max_window);
+		record->window[i].scale = conn->window[i].scale;
+		record->window[i].flags = conn->window[i].flags;
+	}
+}
+
+/* NULL, or what is wrong with the bytes. */
+static inline const char *vnet_record_check(const struct vnet_conn_record *record)
+{
+	static const __u8 mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+	int tcp_state = record->state >= VNET_STATE_SYN_SENT && record->state <= VNET_STATE_CLOSE;
+
+	if (le16toh(record->version) != VNET_RECORD_VERSION)
+		return "unknown version";
+	if (record->family != 4 && record->family != 6)
+		return "unknown address family";
+	if (record->family == 4 &&
+	    (memcmp(record->local, mapped, 12) || memcmp(record->remote, mapped, 12)))
+		return "an IPv4 address is not in its mapped form";
+	if (record->state == VNET_STATE_NONE || record->state >= VNET_STATE_COUNT)
+		return "unknown state";
+	if (tcp_state != (record->proto == 6))
+		return "the state is none of the protocol's";
+	if (record->flags & ~VNET_CONN_FLAGS_ALL || record->closing & ~VNET_CLOSING_ALL)
+		return "unknown flags";
+	return NULL;
+}
+
+/* Only after vnet_record_check. The entry's generation is 0: its first frame is re-checked. */
+static inline void vnet_record_decode(const struct vnet_conn_record *record,
+				      struct vnet_conn_key *key, struct vnet_conn *conn, __u64 now)
+{
+	__u64 remaining = le64toh(record->remaining_ms);
+	__u64 age = le64toh(record->age_ms);
+	__u64 life = vnet_state_life(record->state);
+
+	memset(key, 0, sizeof(*key));
+	memset(conn, 0, sizeof(*conn));
+	key->proto = record->proto;
+	key->family = record->family;
+	key->local_port = le16toh(record->local_port);
+	key->remote_port = le16toh(record->remote_port);
+	memcpy(key->local, record->local, 16);
+	memcpy(key->remote, record->remote, 16);
+	conn->state = record->state;
+	conn->flags = record->flags | VNET_CONN_IMPORTED;
+	conn->closing = record->closing;
+	conn->mark = le32toh(record->mark);
+	if (remaining > VNET_REMAINING_MS_MAX)
+		remaining = VNET_REMAINING_MS_MAX;
+	remaining *= 1000000;
+	/* A record cannot outlive what a frame at this moment would give the connection. */
+	conn->expires_ns = now + (remaining < life ? remaining : life);
+	conn->created_ns = now - (age < VNET_AGE_MS_MAX ? age : VNET_AGE_MS_MAX) * 1000000;
+	conn->changed_ns = now;
+	for (int i = 0; i < 2; i++) {
+		conn->packets[i] = le64toh(record->packets[i]);
+		conn->bytes[i] = le64toh(record->bytes[i]);
+		conn->window[i].end = le32toh(record->window[i].end);
+		conn->window[i].max_end = le32toh(record->window[i].max_end);
+		conn->window[i].max_window = le32toh(record->window[i].max_window);
+		conn->window[i].scale = record->window[i].scale;
+		conn->window[i].flags = record->window[i].flags;
+	}
+}
+
+#endif

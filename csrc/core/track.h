@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What becomes of an IP frame at a port: one lookup when its connection is known and its verdict
+ * fresh; else source address, policy, and a new connection.
+ */
+#ifndef VNET_TRACK_H
+#define VNET_TRACK_H
+
+#include "classify.h"
+#include "parse.h"
+#include "spoof.h"
+
+VNET_INLINE __u32 vnet_policy_id(__u64 word)
+{
+	return word >> 32;
+}
+
+VNET_INLINE __u32 vnet_policy_generation(__u64 word)
+{
+	return (__u32)word;
+}
+
+/* The combinations that TCP uses; the others are probes and attacks. */
+VNET_INLINE int vnet_tcp_flags_valid(__u8 flags)
+{
+	switch (flags & (VNET_TCP_FIN | VNET_TCP_SYN | VNET_TCP_RST | VNET_TCP_ACK)) {
+	case VNET_TCP_SYN:
+	case VNET_TCP_SYN | VNET_TCP_ACK:
+	case VNET_TCP_RST:
+	case VNET_TCP_RST | VNET_TCP_ACK:
+	case VNET_TCP_FIN | VNET_TCP_ACK:
+	case VNET_TCP_ACK:
+		return 1;
+	}
+	return 0;
+}
+
+VNET_INLINE void vnet_conn_key_of(struct vnet_conn_key *key, const struct vnet_packet *p,
+				  __u8 direction)
+{
+	const __u8 *local = direction == VNET_EGRESS ? p->source : p->destination;
+	const __u8 *remote = direction == VNET_EGRESS ? p->destination : p->source;
+
+	__builtin_memcpy(key->local, local, 16);
+	__builtin_memcpy(key->remote, remote, 16);
+	key->local_port = direction == VNET_EGRESS ? p->source_port : p->destination_port;
+	key->remote_port = direction == VNET_EGRESS ? p->destination_port : p->source_port;
+	key->proto = p->proto;
+	key->family = p->family;
+	key->zero = 0;
+	if (vnet_is_icmp(p))
+		key->remote_port = 0;
+}
+
+/* Next state after a segment; RFC 793 as seen from between the two ends. */
+VNET_INLINE __u8 vnet_tcp_next(struct vnet_conn *conn, __u8 flags, __u8 direction)
+{
+	__u8 own_fin = VNET_FIN << direction, peer_fin = VNET_FIN << !direction;
+	int reply = direction != vnet_conn_origin(conn);
+	__u8 state = conn->state;
+
+	if (flags & VNET_TCP_RST) {
+		conn->closing |= VNET_RST << direction;
+		return VNET_STATE_CLOSE;
+	}
+	if (state == VNET_STATE_CLOSE) {
+		/* Whoever goes on has not sent that reset: it was forged, or out of window. */
+		if (!(flags & VNET_TCP_SYN) && conn->closing & VNET_RST << direction &&
+		    conn->flags & VNET_CONN_ASSURED) {
+			conn->closing &= ~(VNET_RST << direction);
+			return conn->closing ? VNET_STATE_FIN_WAIT : VNET_STATE_ESTABLISHED;
+		}
+		return state;
+	}
+	if (flags & VNET_TCP_SYN)
+		return state == VNET_STATE_SYN_SENT && reply ? VNET_STATE_SYN_RECEIVED : state;
+	if (flags & VNET_TCP_FIN) {
+		if (conn->closing & own_fin)
+			return state; /* sent again */
+		conn->closing |= own_fin;
+		return conn->closing & peer_fin ? VNET_STATE_LAST_ACK : VNET_STATE_FIN_WAIT;
+	}
+	if (state == VNET_STATE_SYN_RECEIVED && !reply)
+		return VNET_STATE_ESTABLISHED;
+	if (state == VNET_STATE_FIN_WAIT && conn->closing & peer_fin)
+		return VNET_STATE_CLOSE_WAIT;
+	if (state == VNET_STATE_LAST_ACK)
+		return VNET_STATE_TIME_WAIT;
+	return state;
+}
+
+/* A frame of a connection: its state, its life, its counts. */
+VNET_INLINE void vnet_conn_advance(struct vnet_ctx *ctx, struct vnet_conn *conn,
+				   const struct vnet_packet *p, __u8 direction, __u64 now)
+{
+	__u8 state = conn->state, flags = conn->flags, closing = conn->closing;
+
+	if (direction != vnet_conn_origin(conn))
+		flags |= VNET_CONN_REPLIED;
+	if (p->proto != VNET_TCP)
+		state = flags & VNET_CONN_REPLIED ? VNET_STATE_REPLIED : VNET_STATE_UNREPLIED;
+	else if (p->fragment != VNET_LATER)
+		state = vnet_tcp_next(conn, p->tcp_flags, direction);
+	if (flags & VNET_CONN_REPLIED &&
+	    (state == VNET_STATE_ESTABLISHED || state == VNET_STATE_REPLIED))
+		flags |= VNET_CONN_ASSURED;
+	conn->expires_ns = now + vnet_state_life(state);
+	if (state != conn->state || flags != conn->flags || closing != conn->closing) {
+		conn->state = state;
+		conn->flags = flags;
+		conn->changed_ns = now;
+	}
+	vnet_count(&conn->packets[direction & 1], 1);
+	vnet_count(&conn->bytes[direction & 1], vnet_length(ctx));
+}
+
+VNET_INLINE __u32 vnet_conn_create(struct vnet_ctx *ctx, const struct vnet_port *port,
+				   const struct vnet_conn_key *key, const struct vnet_packet *p,
+				   __u8 direction, __u32 generation, __u64 now)
+{
+	struct vnet_conn conn = {
+		.generation = generation,
+		.flags = direction == VNET_EGRESS ? VNET_CONN_EGRESS : 0,
+		.created_ns = now,
+		.changed_ns = now,
+	};
+
+	if (p->proto != VNET_TCP)
+		conn.state = VNET_STATE_UNREPLIED;
+	else
+		conn.state = p->tcp_flags & VNET_TCP_SYN ? VNET_STATE_SYN_SENT
+							 : VNET_STATE_ESTABLISHED;
+	conn.expires_ns = now + vnet_state_life(conn.state);
+	if (direction == VNET_EGRESS) {
+		conn.packets[VNET_EGRESS] = 1;
+		conn.bytes[VNET_EGRESS] = vnet_length(ctx);
+	} else {
+		conn.packets[VNET_INGRESS] = 1;
+		conn.bytes[VNET_INGRESS] = vnet_length(ctx);
+	}
+	if (!vnet_conn_add(ctx, port->local_id, key, &conn))
+		return VNET_REASON_NONE;
+	vnet_conn_sweep(ctx, port->local_id, now);
+	if (!vnet_conn_add(ctx, port->local_id, key, &conn))
+		return VNET_REASON_NONE;
+	return VNET_REASON_QUOTA;
+}
+
+/* Whether the policy lets this one frame pass, without a connection. */
+VNET_INLINE __u32 vnet_admit_stateless(struct vnet_ctx *ctx, const struct vnet_packet *p,
+				       __u8 direction, __u32 policy_id)
+{
+	const __u8 *remote = direction == VNET_EGRESS ? p->destination : p->source;
+	__u16 dport = vnet_is_icmp(p) ? p->type << 8 | p->code : p->destination_port;
+
+	return vnet_classify(ctx, policy_id, direction, p->family, p->proto, remote, dport);
+}
+
+/*
+ * The first frame of a connection, or one that belongs to none. TCP in mid-stream does not tell
+ * who began: it is taken up only where the policy would admit both ends' beginning it. Were one
+ * enough, a VM's own segments would undo the withdrawal of an ingress rule.
+ */
+VNET_INLINE __u32 vnet_conn_begin(struct vnet_ctx *ctx, const struct vnet_port *port,
+				  const struct vnet_conn_key *key, const struct vnet_packet *p,
+				  __u8 direction, __u64 word, __u64 now)
+{
+	__u32 id = vnet_policy_id(word);
+	__u32 reason;
+
+	if (p->fragment == VNET_LATER)
+		return VNET_REASON_FRAGMENT;
+	if (p->proto == VNET_TCP && p->tcp_flags & VNET_TCP_SYN && p->tcp_flags & VNET_TCP_ACK)
+		return VNET_REASON_NO_CONNECTION;
+	reason = vnet_conn_admit(ctx, id, key, NULL, direction);
+	if (p->proto != VNET_TCP || p->tcp_flags & VNET_TCP_SYN) {
+		if (reason)
+			return reason;
+		return vnet_conn_create(ctx, port, key, p, direction,
+					vnet_policy_generation(word), now);
+	}
+	if (!reason && !(p->tcp_flags & (VNET_TCP_RST | VNET_TCP_FIN))) {
+		reason = vnet_conn_admit(ctx, id, key, NULL, !direction);
+		if (!reason)
+			return vnet_conn_create(ctx, port, key, p, direction,
+						vnet_policy_generation(word), now);
+	}
+	return reason == VNET_REASON_POLICY ? VNET_REASON_NO_CONNECTION : reason;
+}
+
+/* A verdict that other rules made is made again; an entry that is refused ends. */
+VNET_INLINE int vnet_conn_refresh(struct vnet_ctx *ctx, const struct vnet_port *port,
+				  const struct vnet_conn_key *key, struct vnet_conn *conn,
+				  __u64 word)
+{
+	if (conn->generation == vnet_policy_generation(word))
+		return 1;
+	if (vnet_conn_admit(ctx, vnet_policy_id(word), key, conn, 0)) {
+		vnet_conn_remove(ctx, port->local_id, key);
+		return 0;
+	}
+	conn->generation = vnet_policy_generation(word);
+	return 1;
+}
+
+/* The connection that an ICMP error is about, from the packet that it quotes (RFC 792, 4443). */
+VNET_INLINE int vnet_quoted_key(struct vnet_ctx *ctx, const struct vnet_packet *p, __u8 direction,
+				struct vnet_conn_key *key)
+{
+	__u8 header[40], transport[8];
+	__u32 offset = p->l4 + 8;
+	__u16 source, destination;
+	int outwards = direction == VNET_INGRESS; /* it answers what the VM sent */
+
+	__builtin_memset(key, 0, sizeof(*key));
+	key->family = p->family;
+	if (p->family == 4) {
+		if (vnet_load_ip(ctx, p, offset, header, 20) || header[0] >> 4 != 4 ||
+		    (header[0] & 15) < 5 || vnet_be16(header + 6) & 0x1fff)
+			return 0;
+		key->proto = header[9];
+		vnet_map_ipv4(key->local, header + (outwards ? 12 : 16));
+		vnet_map_ipv4(key->remote, header + (outwards ? 16 : 12));
+		offset += (header[0] & 15) * 4;
+	} else {
+		if (vnet_load_ip(ctx, p, offset, header, 40) || header[0] >> 4 != 6)
+			return 0;
+		key->proto = header[6];
+		__builtin_memcpy(key->local, header + (outwards ? 8 : 24), 16);
+		__builtin_memcpy(key->remote, header + (outwards ? 24 : 8), 16);
+		offset += 40;
+	}
+	if (vnet_load_ip(ctx, p, offset, transport, 8))
+		return 0;
+	source = vnet_be16(transport);
+	destination = vnet_be16(transport + 2);
+	if (key->proto == VNET_TCP || key->proto == VNET_UDP || key->proto == VNET_SCTP) {
+		key->local_port = outwards ? source : destination;
+		key->remote_port = outwards ? destination : source;
+	} else if (key->proto == (p->family == 4 ? VNET_ICMP : VNET_ICMPV6)) {
+		key->local_port = vnet_be16(transport + 4);
+	}
+	return 1;
+}
+
+VNET_INLINE int vnet_is_related(struct vnet_ctx *ctx, const struct vnet_port *port,
+				const struct vnet_packet *p, __u8 direction, __u64 word)
+{
+	struct vnet_conn_key key;
+	struct vnet_conn *conn;
+
+	if (!vnet_quoted_key(ctx, p, direction, &key))
+		return 0;
+	conn = vnet_conn_find(ctx, port->local_id, &key);
+	if (!conn || conn->expires_ns <= vnet_now(ctx))
+		return 0;
+	return vnet_conn_refresh(ctx, port, &key, conn, word);
+}
+
+/* Frames that make no connection: group addresses, discovery, DHCP, most of ICMP. */
+VNET_INLINE __u32 vnet_track_stateless(struct vnet_ctx *ctx, const struct vnet_port *port,
+				       const struct vnet_packet *p, __u8 direction, __u64 word)
+{
+	__u32 reason;
+
+	if (vnet_is_nd(p))
+		return direction == VNET_EGRESS ? vnet_guard_nd(ctx, port, p) : VNET_REASON_NONE;
+	if (vnet_is_mld(p))
+		return VNET_REASON_NONE;
+	if (vnet_is_icmp_error(p) && p->fragment == VNET_WHOLE &&
+	    vnet_is_related(ctx, port, p, direction, word))
+		return VNET_REASON_NONE;
+	reason = vnet_admit_stateless(ctx, p, direction, vnet_policy_id(word));
+	if (reason == VNET_REASON_POLICY && vnet_is_echo_reply(p))
+		return VNET_REASON_NO_CONNECTION;
+	return reason;
+}
+
+VNET_INLINE int vnet_makes_connection(const struct vnet_packet *p)
+{
+	return !vnet_is_group(p) && (!vnet_is_icmp(p) || vnet_is_echo(p));
+}
+
+VNET_INLINE __u32 vnet_track_whole(struct vnet_ctx *ctx, const struct vnet_port *port,
+				   const struct vnet_packet *p, __u8 direction, __u64 word)
+{
+	__u64 now = vnet_now(ctx);
+	struct vnet_conn_key key;
+	struct vnet_conn *conn;
+	__u32 reason;
+
+	vnet_conn_key_of(&key, p, direction);
+	if (vnet_makes_connection(p)) {
+		if (p->proto == VNET_TCP && p->fragment != VNET_LATER &&
+		    !vnet_tcp_flags_valid(p->tcp_flags))
+			return VNET_REASON_TCP_FLAGS;
+		conn = vnet_conn_find(ctx, port->local_id, &key);
+		/* What expired is not there; a SYN begins anew what has ended. */
+		if (conn && conn->expires_ns <= now)
+			conn = NULL;
+		if (conn &&
+		    (conn->state == VNET_STATE_TIME_WAIT || conn->state == VNET_STATE_CLOSE) &&
+		    p->fragment != VNET_LATER &&
+		    (p->tcp_flags & (VNET_TCP_SYN | VNET_TCP_ACK)) == VNET_TCP_SYN)
+			conn = NULL;
+		if (conn && conn->generation == vnet_policy_generation(word)) {
+			vnet_conn_advance(ctx, conn, p, direction, now);
+			return VNET_REASON_NONE;
+		}
+	} else {
+		conn = NULL;
+	}
+	if (direction == VNET_EGRESS) {
+		reason = vnet_guard_source(ctx, port, p);
+		if (reason)
+			return reason;
+	}
+	/* The lease of an address needs no rule; giving one out is not for VMs. */
+	if (vnet_is_dhcp_answer(p))
+		return direction == VNET_EGRESS ? VNET_REASON_DHCP_SERVER : VNET_REASON_NONE;
+	if (direction == VNET_EGRESS && vnet_is_dhcp_request(p))
+		return VNET_REASON_NONE;
+	if (conn && vnet_conn_refresh(ctx, port, &key, conn, word)) {
+		vnet_conn_advance(ctx, conn, p, direction, now);
+		return VNET_REASON_NONE;
+	}
+	if (!vnet_makes_connection(p) || vnet_is_echo_reply(p))
+		return vnet_track_stateless(ctx, port, p, direction, word);
+	return vnet_conn_begin(ctx, port, &key, p, direction, word, now);
+}
+
+VNET_INLINE void vnet_fragment_key_of(struct vnet_fragment_key *key, const struct vnet_packet *p)
+{
+	__builtin_memcpy(key->source, p->source, 16);
+	__builtin_memcpy(key->destination, p->destination, 16);
+	key->id = p->fragment_id;
+	key->proto = p->fragment_proto;
+	key->family = p->family;
+	key->zero = 0;
+}
+
+/* Gives a later fragment the ports of its first. */
+VNET_INLINE int vnet_fragment_recall(struct vnet_ctx *ctx, const struct vnet_port *port,
+				     struct vnet_packet *p)
+{
+	struct vnet_fragment_key key;
+	struct vnet_fragment *first;
+
+	vnet_fragment_key_of(&key, p);
+	first = vnet_fragment_find(ctx, port->local_id, &key);
+	if (!first || first->expires_ns <= vnet_now(ctx))
+		return 0;
+	p->source_port = first->source_port;
+	p->destination_port = first->destination_port;
+	p->proto = first->proto;
+	p->type = first->type;
+	p->code = first->code;
+	return 1;
+}
+
+VNET_INLINE void vnet_fragment_remember(struct vnet_ctx *ctx, const struct vnet_port *port,
+					const struct vnet_packet *p)
+{
+	struct vnet_fragment first = {
+		.expires_ns = vnet_now(ctx) + VNET_FRAGMENT_NS,
+		.source_port = p->source_port,
+		.destination_port = p->destination_port,
+		.proto = p->proto,
+		.type = p->type,
+		.code = p->code,
+	};
+	struct vnet_fragment_key key;
+
+	vnet_fragment_key_of(&key, p);
+	vnet_fragment_add(ctx, port->local_id, &key, &first);
+}
+
+/* An IP frame at a port; what it returns is NONE or why the frame must go. */
+VNET_INLINE __u32 vnet_track(struct vnet_ctx *ctx, const struct vnet_port *port,
+			     struct vnet_packet *p, __u8 direction)
+{
+	/* Read once: id and generation belong together. */
+	__u64 word = *(const volatile __u64 *)&port->policy;
+	__u32 reason;
+
+	if (vnet_policy_id(word) == 0)
+		return VNET_REASON_NO_POLICY;
+	if (p->fragment == VNET_LATER && !vnet_fragment_recall(ctx, port, p))
+		return VNET_REASON_FRAGMENT;
+	reason = vnet_track_whole(ctx, port, p, direction, word);
+	if (!reason && p->fragment == VNET_FIRST)
+		vnet_fragment_remember(ctx, port, p);
+	return reason;
+}
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The datapath in the kernel: load, adopt, attach, and bulk work on its maps. Knows no Python.
+ * Functions return 0 or a negative errno unless they say otherwise.
+ */
+#ifndef VNET_KERNEL_H
+#define VNET_KERNEL_H
+
+#include "datapath.h"
+
+struct vnet_kernel;
+
+/* Bytes of the BPF object that is built in. */
+size_t vnet_kernel_object_size(void);
+
+/* Records in one chunk of an export: 256 KiB. */
+#define VNET_KERNEL_BATCH 2048
+
+/*
+ * Creates the datapath under `pin_dir`, or adopts the one that is pinned there: its maps stay, its
+ * programs are replaced where they are attached. On failure returns NULL, with errno and a text.
+ */
+struct vnet_kernel *vnet_kernel_open(const char *pin_dir, __u32 max_ports, char *error,
+				     size_t error_size);
+void vnet_kernel_close(struct vnet_kernel *kernel);
+/* Unpins everything; with the last reference it is gone. */
+int vnet_kernel_unpin(struct vnet_kernel *kernel);
+__u32 vnet_kernel_max_ports(const struct vnet_kernel *kernel);
+struct vnet_port *vnet_kernel_ports(const struct vnet_kernel *kernel);
+/* Fills the mirror from the pinned maps. */
+int vnet_kernel_mirror(struct vnet_kernel *kernel, struct vnet_datapath *mirror);
+
+int vnet_kernel_table_put(struct vnet_kernel *kernel, unsigned int table, const void *keys,
+			  const void *values, __u32 count);
+void vnet_kernel_table_remove(struct vnet_kernel *kernel, unsigned int table, const void *keys,
+			      __u32 count);
+int vnet_kernel_counters(struct vnet_kernel *kernel, __u32 local_id, struct vnet_counters *sum);
+
+int vnet_kernel_has_conns(const struct vnet_kernel *kernel, __u32 local_id);
+int vnet_kernel_conns_create(struct vnet_kernel *kernel, __u32 local_id, __u32 quota);
+void vnet_kernel_conns_delete(struct vnet_kernel *kernel, __u32 local_id);
+int vnet_kernel_conns_dup(const struct vnet_kernel *kernel, __u32 local_id);
+void vnet_kernel_conns_release(int fd);
+
+/* At most VNET_KERNEL_BATCH records; `position` 0 starts, -1 comes back at the end. */
+int vnet_kernel_export(int fd, __u64 since, __u64 now, long long *position,
+		       struct vnet_conn_record *records, size_t *count);
+int vnet_kernel_count(int fd, __u64 now, size_t *count);
+int vnet_kernel_import(struct vnet_kernel *kernel, struct vnet_datapath *mirror, __u32 local_id,
+		       const struct vnet_conn_record *records, size_t count, __u64 now,
+		       struct vnet_import *import);
+/* How many were removed, or a negative errno. */
+long long vnet_kernel_expire(int fd, __u64 before);
+
+int vnet_kernel_attach(struct vnet_kernel *kernel, __u32 ifindex, int uplink);
+int vnet_kernel_detach(struct vnet_kernel *kernel, __u32 ifindex, int uplink);
+/* Runs the frame `repeat` times; `nanoseconds` is the mean of them. */
+int vnet_kernel_test_run(struct vnet_kernel *kernel, enum vnet_hook hook, __u32 ifindex,
+			 const void *frame, __u32 length, __u32 repeat, __u32 *action,
+			 __u32 *nanoseconds);
+
+#endif

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The module: its types, its names, and the layout of the structs that Python packs. */
+#include "object.h"
+
+#include "kernel.h"
+
+
+static const char *const reason_names[] = {
+#define VNET_TEXT(name, text) text,
+	VNET_REASONS(VNET_TEXT)
+#undef VNET_TEXT
+};
+
+static const char *const state_names[] = {
+#define VNET_TEXT(name, text, seconds, progress) text,
+	VNET_STATES(VNET_TEXT)
+#undef VNET_TEXT
+};
+
+static const struct {
+	const char *type, *field;
+	unsigned int offset, size;
+} layout[] = {
+#define FIELD(type, field) {#type, #field, offsetof(struct vnet_##type, field), sizeof(((struct vnet_##type *)0)->field)}
+#define SIZE(type) {#type, "", 0, sizeof(struct vnet_##type)}
+	SIZE(port), FIELD(port, policy), FIELD(port, mac), FIELD(port, owner), FIELD(port, role),
+	FIELD(port, flags), FIELD(port, ifindex), FIELD(port, network), FIELD(port, local_id),
+	FIELD(port, quota), FIELD(port, port), FIELD(port, instance),
+	SIZE(iface), FIELD(iface, kind), FIELD(iface, local_id), FIELD(iface, network),
+	SIZE(mac_key), FIELD(mac_key, mac), FIELD(mac_key, network),
+	SIZE(member_key), FIELD(member_key, network), FIELD(member_key, index),
+	SIZE(address_key), FIELD(address_key, local_id), FIELD(address_key, address),
+	SIZE(tuple), FIELD(tuple, remote), FIELD(tuple, dport), FIELD(tuple, direction),
+	FIELD(tuple, flags), FIELD(tuple, family),
+	SIZE(policy), FIELD(policy, flags), FIELD(policy, tuples), FIELD(policy, digest),
+	FIELD(policy, tuple),
+	SIZE(rule_key), FIELD(rule_key, policy), FIELD(rule_key, tuple), FIELD(rule_key, proto),
+	FIELD(rule_key, dport), FIELD(rule_key, remote),
+	SIZE(rule), FIELD(rule, number), FIELD(rule, action),
+	SIZE(conn_record), FIELD(conn_record, proto), FIELD(conn_record, family),
+	FIELD(conn_record, local_port), FIELD(conn_record, remote_port), FIELD(conn_record, local),
+	FIELD(conn_record, remote), FIELD(conn_record, state), FIELD(conn_record, flags),
+	FIELD(conn_record, mark), FIELD(conn_record, remaining_ms), FIELD(conn_record, age_ms),
+	FIELD(conn_record, packets), FIELD(conn_record, bytes),
+#undef FIELD
+#undef SIZE
+};
+
+/* {type: {field: (offset, size), "": (0, size of the whole)}} */
+static PyObject *make_layout(void)
+{
+	PyObject *result = PyDict_New(), *fields, *place;
+
+	for (size_t i = 0; result && i < sizeof(layout) / sizeof(*layout); i++) {
+		fields = PyDict_GetItemString(result, layout[i].type);
+		if (!fields) {
+			fields = PyDict_New();
+			if (!fields || PyDict_SetItemString(result, layout[i].type, fields)) {
+				Py_XDECREF(fields);
+				goto fail;
+			}
+			Py_DECREF(fields); /* the dictionary holds it */
+		}
+		place = Py_BuildValue("(II)", layout[i].offset, layout[i].size);
+		if (!place || PyDict_SetItemString(fields, layout[i].field, place)) {
+			Py_XDECREF(place);
+			goto fail;
+		}
+		Py_DECREF(place);
+	}
+	return result;
+fail:
+	Py_DECREF(result);
+	return NULL;
+}
+
+static PyObject *make_names(const char *const *names, size_t count)
+{
+	PyObject *tuple = PyTuple_New(count);
+
+	for (size_t i = 0; tuple && i < count; i++) {
+		PyObject *name = PyUnicode_FromString(names[i]);
+
+		if (!name || PyTuple_SetItem(tuple, i, name)) {
+			Py_DECREF(tuple);
+			return NULL;
+		}
+	}
+	return tuple;
+}
+
+static int add(PyObject *module, const char *name, PyObject *value)
+{
+	int failed = !value || PyModule_AddObjectRef(module, name, value);
+
+	Py_XDECREF(value);
+	return failed;
+}
+
+static int add_constants(PyObject *module)
+{
+	static const struct {
+		const char *name;
+		long value;
+	} constants[] = {
+		{"ABI_VERSION", VNET_ABI_VERSION},
+		{"MAX_TUPLES", VNET_MAX_TUPLES},
+		{"RECORD_SIZE", sizeof(struct vnet_conn_record)},
+		{"RECORD_VERSION", VNET_RECORD_VERSION},
+		{"PASS", VNET_PASS},
+		{"DROP", VNET_DROP},
+		{"REDIRECT", VNET_REDIRECT},
+		{"CONSUMED", VNET_CONSUMED},
+		{"FROM_PORT", VNET_FROM_PORT},
+		{"TO_PORT", VNET_TO_PORT},
+		{"FROM_UPLINK", VNET_FROM_UPLINK},
+		{"TUPLE_FAMILY", VNET_TUPLE_FAMILY},
+		{"TUPLE_PROTO", VNET_TUPLE_PROTO},
+		{"POLICY_KEEP", VNET_POLICY_KEEP},
+		{"PORT_BRIDGED", VNET_PORT_BRIDGED},
+		{"PORT_ADDRESSES", VNET_PORT_ADDRESSES},
+		{"IFACE_PORT", VNET_IFACE_PORT},
+		{"IFACE_UPLINK", VNET_IFACE_UPLINK},
+		{"CONN_EGRESS", VNET_CONN_EGRESS},
+		{"CONN_ASSURED", VNET_CONN_ASSURED},
+#define TABLE(id, name, key, value) {"TABLE_" #id, VNET_TABLE_##id},
+		VNET_TABLES(TABLE)
+#undef TABLE
+	};
+
+	for (size_t i = 0; i < sizeof(constants) / sizeof(*constants); i++)
+		if (PyModule_AddIntConstant(module, constants[i].name, constants[i].value))
+			return -1;
+	if (add(module, "REASONS", make_names(reason_names, VNET_REASON_COUNT)) ||
+	    add(module, "STATES", make_names(state_names, VNET_STATE_COUNT)) ||
+	    add(module, "LAYOUT", make_layout()))
+		return -1;
+	return 0;
+}
+
+static int module_exec(PyObject *module)
+{
+	PyObject *base = PyType_FromModuleAndSpec(module, &vnet_datapath_spec, NULL);
+	int failed;
+
+	if (!base)
+		return -1;
+	failed = add(module, "Native", PyType_FromModuleAndSpec(module, &vnet_native_spec, base)) ||
+		 add(module, "Kernel", PyType_FromModuleAndSpec(module, &vnet_kernel_spec, base)) ||
+		 add(module, "Datapath", Py_NewRef(base)) || add_constants(module);
+	Py_DECREF(base);
+	return failed ? -1 : 0;
+}
+
+static PyObject *bpf_object_size(PyObject *module, PyObject *unused)
+{
+	(void)module, (void)unused;
+	return PyLong_FromSize_t(vnet_kernel_object_size());
+}
+
+static PyMethodDef module_methods[] = {
+	{"bpf_object_size", bpf_object_size, METH_NOARGS, NULL},
+	{NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot module_slots[] = {
+	{Py_mod_exec, module_exec},
+	{0, NULL},
+};
+
+static struct PyModuleDef module_definition = {
+	PyModuleDef_HEAD_INIT,
+	.m_name = "_flowcache",
+	.m_doc = "The datapath in C: the pipeline run natively, and the one in the kernel.",
+	.m_methods = module_methods,
+	.m_slots = module_slots,
+};
+
+PyMODINIT_FUNC PyInit__flowcache(void)
+{
+	return PyModuleDef_Init(&module_definition);
+}

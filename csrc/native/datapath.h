@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The datapath without a kernel: the same tables as the BPF maps, and the core run over them. The
+ * kernel's driver keeps one too, as a mirror of the rules by which it judges imported records.
+ */
+#ifndef VNET_DATAPATH_H
+#define VNET_DATAPATH_H
+
+#include "conn.h"
+#include "record.h"
+#include "table.h"
+
+/* The tables that user space reads and writes by number; `ports` is an array. */
+#define VNET_TABLES(X)                                                                             \
+	X(IFACES, ifaces, sizeof(__u32), sizeof(struct vnet_iface))                                \
+	X(UPLINKS, uplinks, sizeof(__u32), sizeof(__u32))                                          \
+	X(FDB, fdb, sizeof(struct vnet_mac_key), sizeof(__u32))                                    \
+	X(MEMBERS, members, sizeof(struct vnet_member_key), sizeof(__u32))                         \
+	X(ADDRESSES, addresses, sizeof(struct vnet_address_key), sizeof(__u32))                    \
+	X(POLICIES, policies, sizeof(__u32), sizeof(struct vnet_policy))                           \
+	X(RULES, rules, sizeof(struct vnet_rule_key), sizeof(struct vnet_rule))                    \
+	X(META, meta, sizeof(__u32), sizeof(__u64))
+
+enum vnet_table_id {
+#define VNET_TABLE_ENUM(id, name, key, value) VNET_TABLE_##id,
+	VNET_TABLES(VNET_TABLE_ENUM)
+#undef VNET_TABLE_ENUM
+	VNET_TABLE_COUNT,
+};
+
+/* What `meta` holds. */
+enum vnet_meta { VNET_META_NEXT_POLICY = 0, VNET_META_COUNT = 8 };
+
+#define VNET_MAX_IFACES 131072
+#define VNET_MAX_ADDRESSES 262144
+#define VNET_MAX_POLICIES 65536
+#define VNET_MAX_RULES 1048576
+
+/* Owns everything in it, but `ports` only when `owns_ports`: the kernel's driver maps that. */
+struct vnet_datapath {
+	__u32 max_ports;
+	int owns_ports;
+	struct vnet_port *ports; /* max_ports of them */
+	struct vnet_table table[VNET_TABLE_COUNT];
+	struct vnet_table *conns; /* by local id; unused ones have no buckets */
+	struct vnet_table *fragments;
+	struct vnet_counters *counters;
+};
+
+#define VNET_MAX_OUT 64
+
+/* One frame on its way through the native datapath. */
+struct vnet_ctx {
+	struct vnet_datapath *datapath;
+	const __u8 *data;
+	__u32 length;
+	__u32 ifindex;
+	__u64 now;
+	__u32 outs; /* copies that were sent */
+	__u32 out[VNET_MAX_OUT];
+};
+
+enum vnet_hook { VNET_FROM_PORT = 0, VNET_TO_PORT = 1, VNET_FROM_UPLINK = 2 };
+
+struct vnet_result {
+	__u32 action;
+	__u32 reason;
+	__u32 ifindex;
+};
+
+/* What became of imported records. */
+struct vnet_import {
+	__u64 moved;
+	__u64 refused_policy, refused_quota, refused_expired, refused_address;
+};
+
+int vnet_datapath_init(struct vnet_datapath *datapath, __u32 max_ports, struct vnet_port *ports);
+void vnet_datapath_free(struct vnet_datapath *datapath);
+struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook hook);
+
+int vnet_datapath_conns_create(struct vnet_datapath *datapath, __u32 local_id, __u32 quota);
+void vnet_datapath_conns_delete(struct vnet_datapath *datapath, __u32 local_id);
+
+/*
+ * Decodes a checked record and judges it by the port's policy and addresses. Returns 1 when it
+ * may enter; otherwise counts why not.
+ */
+int vnet_import_judge(struct vnet_datapath *datapath, __u32 local_id,
+		      const struct vnet_conn_record *record, __u64 now, struct vnet_conn_key *key,
+		      struct vnet_conn *conn, struct vnet_import *import);
+/* Whether an imported connection may replace the entry that is there; merges into `conn`. */
+int vnet_import_merge(const struct vnet_port *port, const struct vnet_conn *have,
+		      struct vnet_conn *conn, __u64 now);
+void vnet_datapath_import(struct vnet_datapath *datapath, __u32 local_id,
+			  const struct vnet_conn_record *records, size_t count, __u64 now,
+			  struct vnet_import *import);
+
+#endif

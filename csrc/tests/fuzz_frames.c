@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libFuzzer: a sequence of frames through the pipeline. Input: per frame one byte of hook and
+ * pause (bits 0-1: hook, 2-4: seconds, 5: new policy generation), one byte of length, the frame.
+ */
+#include "bench.h"
+
+int LLVMFuzzerTestOneInput(const __u8 *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const __u8 *data, size_t size)
+{
+	struct vnet_datapath datapath;
+	__u64 now = 1000000000000ULL;
+
+	bench_init(&datapath);
+	while (size >= 2) {
+		size_t length = data[1] < size - 2 ? data[1] : size - 2;
+		__u8 *frame = malloc(length ? length : 1);
+		struct vnet_ctx ctx = {
+			.datapath = &datapath, .data = frame, .length = length,
+			.ifindex = (data[0] & 3) == VNET_FROM_UPLINK ? BENCH_UPLINK : BENCH_TAP};
+		struct vnet_result result;
+
+		CHECK(frame);
+		memcpy(frame, data + 2, length);
+		/* Most inputs would stop at the MACs. */
+		if (length >= 12 && (data[0] & 3) == VNET_FROM_PORT)
+			memcpy(frame + 6, bench_vm, 6);
+		else if (length >= 12)
+			memcpy(frame, bench_vm, 6);
+		now += (data[0] >> 2 & 7) * 20000000000ULL;
+		if (data[0] & 0x20)
+			datapath.ports[BENCH_PORT].policy++;
+		ctx.now = now;
+		result = vnet_datapath_process(&ctx, data[0] & 3);
+		CHECK(result.action <= VNET_CONSUMED && result.reason < VNET_REASON_COUNT);
+		CHECK((result.action == VNET_DROP) == (result.reason != VNET_REASON_NONE));
+		bench_walk(&datapath, now);
+		free(frame);
+		data += 2 + length;
+		size -= 2 + length;
+	}
+	vnet_datapath_free(&datapath);
+	return 0;
+}

@@ -1,0 +1,83 @@
+"""The ebpf driver: the C core in the kernel, behind maps that outlive the agent."""
+
+import logging
+
+from oslo_config import cfg
+
+from vnet_agent.datapath import _flowcache as c
+from vnet_agent.datapath.flowcache import FlowcacheDriver, guarded
+from vnet_agent.exceptions import DatapathError
+
+LOG = logging.getLogger(__name__)
+
+
+class EbpfDriver(FlowcacheDriver):
+    """Pins under `pin_dir`, which must lie in a bpf file system.
+
+    Interfaces are those of the network namespace that the process runs in. `max_ports` counts
+    when the datapath is first created; an adopted one keeps its own.
+    """
+
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts | None = None,
+        *,
+        pin_dir: str = "/sys/fs/bpf/vnet",
+        max_ports: int = 1024,
+    ) -> None:
+        super().__init__(conf.datapath.max_ports if conf is not None else max_ports)
+        self._pin_dir: str = conf.datapath.pin_dir if conf is not None else pin_dir
+
+    @property
+    def kernel(self) -> c.Kernel:
+        """The datapath itself; raises DatapathError when it is not open."""
+        handle = self._c
+        if not isinstance(handle, c.Kernel):
+            raise TypeError("not the kernel's datapath")
+        return handle
+
+    def open(self) -> None:
+        with self._lock:
+            if self._handle is not None:
+                return
+            kernel = guarded("open", c.Kernel, self._pin_dir.rstrip("/"), self._max_ports)
+            self._max_ports = kernel.max_ports
+            self._adopt(kernel)
+            self._replace_programs()
+
+    def close(self) -> None:
+        with self._lock:
+            if self._handle is not None:
+                self.kernel.close()
+                self._handle = None
+
+    def destroy(self) -> None:
+        with self._lock:
+            for ifindex, uplink in self._topology.ifaces():
+                self._detach_interface(ifindex, uplink=uplink)
+            guarded("destroy", self.kernel.unpin)
+            self.close()
+
+    def _attach_interface(self, ifindex: int, *, uplink: bool) -> None:
+        self.kernel.attach(ifindex, uplink)
+
+    def _detach_interface(self, ifindex: int, *, uplink: bool) -> None:
+        self.kernel.detach(ifindex, uplink)
+
+    def _replace_programs(self) -> None:
+        """This version's programs take over, each in one step; what is gone is forgotten."""
+        for ifindex, uplink in self._topology.ifaces():
+            try:
+                guarded("adopt", self.kernel.attach, ifindex, uplink)
+            except DatapathError as error:
+                LOG.info("Interface %d is no longer there: %s", ifindex, error)
+                self._forget_interface(ifindex, uplink=uplink)
+
+    def _forget_interface(self, ifindex: int, *, uplink: bool) -> None:
+        local_id = self._topology.port_of(ifindex)
+        if uplink:
+            self._topology.remove_uplink(ifindex)
+        else:
+            self._topology.remove_iface(ifindex)
+        if local_id is not None:
+            self._store(local_id, "ifindex", 0)
