@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import libvirt
 
 from . import libvirt_files
+from .cache import cache_directory
 from .errors import LabError
 from .fabric import DATA, MANAGEMENT, MANAGEMENT_PREFIX, Fabric
 from .netns import Namespace
@@ -112,8 +113,14 @@ class Host:
         ready = self.directory / "ready"
         ready.unlink(missing_ok=True)
         binds = {private: str(self.path(private)) for private in PRIVATE}
-        binds |= libvirt_files.write_accounts(self.directory)
-        settings = json.dumps({"name": self.name, "binds": binds})
+        binds |= libvirt_files.write_machine_files(self.directory, self.name, self.address)
+        # What libvirt learned about QEMU in five seconds, it may know again in the next run.
+        known = cache_directory() / "libvirt" / self.name
+        known.mkdir(parents=True, exist_ok=True)
+        binds["/var/cache/libvirt"] = str(known)
+        empty = self.directory / "empty"
+        empty.touch()
+        settings = json.dumps({"name": self.name, "binds": binds, "empty": str(empty)})
         argv = [
             *self.namespace.entry, "unshare", "--mount", "--uts", "--pid", "--fork",
             "--kill-child", "--mount-proc", "--propagation", "private", "--",
@@ -240,7 +247,7 @@ class Host:
 
         `mac` is the tap's own, not the guest's.
         """
-        if os.path.exists(f"/proc/{self._init_pid}/root/sys/class/net/{name}"):
+        if self.has_device(name):
             return
         multi_queue = " multi_queue" if queues > 1 else ""
         commands = [f"tuntap add dev {name} mode tap{multi_queue}"]
@@ -252,12 +259,17 @@ class Host:
             commands.append(f"link set {name} txqueuelen {txqueuelen}")
         self.namespace.ip(*commands, f"link set {name} up")
 
+    def has_device(self, name: str) -> bool:
+        return os.path.exists(f"/proc/{self._init_pid}/root/sys/class/net/{name}")
+
     def delete_tap(self, name: str) -> None:
-        self.namespace.ip(f"link del {name}")
+        """Nothing happens when there is none."""
+        if self.has_device(name):
+            self.namespace.ip(f"link del {name}")
 
     def bridge_taps(self, *taps: str) -> None:
         """Wires taps and the uplink with a plain bridge: for tests without an agent."""
-        if not os.path.exists(f"/proc/{self._init_pid}/root/sys/class/net/br0"):
+        if not self.has_device("br0"):
             self.namespace.ip(
                 "link add br0 type bridge forward_delay 0 mcast_snooping 0",
                 "link set br0 up",

@@ -55,7 +55,7 @@ def build_image(cache: pathlib.Path | None = None) -> Image:
         kernel = find_kernel(cache)
         traffic = _build_traffic(cache)
         initrd = _build_initrd(cache, kernel, traffic)
-    return Image(kernel.vmlinuz, initrd, traffic, kernel.version)
+    return Image(kernel.bootable, initrd, traffic, kernel.version)
 
 
 def _build_traffic(cache: pathlib.Path) -> pathlib.Path:

@@ -38,17 +38,20 @@ TOOLS = {
 
 
 class Lab:
-    """A lab in `workdir` (a temporary directory when not given), up while the `with` block runs.
+    """A lab, up while the `with` block runs.
 
-    `controller` is a namespace on the management network, where hosts reach CONTROLLER_ADDRESS.
-    `hook` is a command to put behind the qemu hook of every host. `wait` is how many seconds
-    another lab of this machine may take to end. All calls block; from asyncio use
-    `asyncio.to_thread`. SIGTERM and SIGHUP end the block as Ctrl-C does.
+    Its files are in `workdir`; when none is given in a temporary directory, whose logs are copied
+    to `logs` at the end. `controller` is a namespace on the management network, where hosts
+    reach CONTROLLER_ADDRESS. `hook` is a command to put behind the qemu hook of every host.
+    `wait` is how many seconds another lab of this machine may take to end.
+
+    All calls block; from asyncio use `asyncio.to_thread`. SIGTERM and SIGHUP end the block as
+    Ctrl-C does.
     """
 
     def __init__(
         self, workdir: pathlib.Path | str | None = None, hosts: Sequence[str] = ("a", "b"), *,
-        hook: Sequence[str] = (), wait: float = 0.0,
+        hook: Sequence[str] = (), wait: float = 0.0, logs: pathlib.Path | None = None,
     ) -> None:  # fmt: skip
         check_machine()
         self._temporary = workdir is None
@@ -57,6 +60,7 @@ class Lab:
         self._lock = LabLock()
         self._wait = wait
         self._hook = hook
+        self._logs = logs
         self._kept = False
         self._signals: dict[int, Any] = {}
         self.fabric = Fabric(self._state)
@@ -68,7 +72,7 @@ class Lab:
         self._lock.acquire(self.workdir, wait=self._wait)
         try:
             self._catch_signals()
-            self._state.begin()
+            self._state.begin(temporary=self._temporary)
             self._start()
         except BaseException:
             self._clean_up()
@@ -160,12 +164,20 @@ class Lab:
     def _clean_up(self) -> None:
         self._ignore_signals()
         try:
+            self._save_logs()
             self._state.sweep()
-            if self._temporary:
-                shutil.rmtree(self.workdir, ignore_errors=True)
         finally:
             self._lock.release()
             self._restore_signals()
+
+    def _save_logs(self) -> None:
+        if not self._logs:
+            return
+        shutil.rmtree(self._logs, ignore_errors=True)
+        for log in self.workdir.rglob("*.log"):
+            target = self._logs / log.relative_to(self.workdir)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, target)
 
     def _catch_signals(self) -> None:
         if threading.current_thread() is not threading.main_thread():

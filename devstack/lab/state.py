@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import threading
@@ -45,11 +46,14 @@ class State:
         """Whether the lab was left up on purpose, and is still up."""
         return bool(self._data["kept"]) and any(self._living())
 
-    def begin(self) -> None:
-        """Sweeps what the directory's earlier lab left, and starts an empty record."""
+    def begin(self, *, temporary: bool) -> None:
+        """Sweeps what the directory's earlier lab left, and starts an empty record.
+
+        A `temporary` directory goes with all that is in it when it is swept.
+        """
         self.sweep()
         with self._lock:
-            self._data = _empty_record()
+            self._data = {**_empty_record(), "temporary": temporary}
             self._write()
 
     def set_kept(self) -> None:
@@ -84,6 +88,8 @@ class State:
         for child in self._children:
             child.wait()
         self._file.unlink(missing_ok=True)
+        if self._data["temporary"] and not _has_mounts(self.workdir):
+            shutil.rmtree(self.workdir, ignore_errors=True)
 
     def make_mount_point(self, path: str) -> None:
         """Makes a directory of the machine that is missing, to be removed by the sweep."""
@@ -111,7 +117,13 @@ class State:
 
 
 def _empty_record() -> dict[str, Any]:
-    return {"boot": _boot_id(), "kept": False, "processes": {}, "made": []}
+    return {"boot": _boot_id(), "kept": False, "processes": {}, "made": [], "temporary": False}
+
+
+def _has_mounts(directory: pathlib.Path) -> bool:
+    """Whether something is mounted below: then it is not for us to delete what is in there."""
+    mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split()[4].startswith(f"{directory}/") for line in mounts)
 
 
 def kill_and_wait(pid: int) -> None:
