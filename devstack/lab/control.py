@@ -27,6 +27,10 @@ class Control:
         self.name = name
         self._find_socket = find_socket
 
+    @property
+    def socket(self) -> pathlib.Path:
+        return self._find_socket()
+
     def ask(self, *words: object, timeout: float = 30.0) -> Any:
         """Sends a command and returns its decoded answer; raises LabError with its error."""
         command = " ".join(map(str, words))
@@ -56,7 +60,7 @@ class Control:
         """One connection; a guest that is booting loses what it is told, so it is told again."""
         request = secrets.token_hex(4).encode()
         # The empty line ends whatever a lost client left half said.
-        line = b"\n" + request + b" " + command.encode() + b"\n"
+        line = b"\n" + request + b" " + command.encode() + b" " + request + b"\n"
         received = b""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(ATTEMPT_SECONDS if once else REPEAT_SECONDS)
@@ -67,8 +71,9 @@ class Control:
                     while chunk := connection.recv(65536):
                         *lines, received = (received + chunk).split(b"\n")
                         for said in lines:
-                            name, _, answer = said.rpartition(b"\r")[2].partition(b" ")
-                            if name == request:
+                            # A serial port echoes until the tool has set it up: no JSON.
+                            name, _, answer = said.partition(b" ")
+                            if name == request and answer[:1] in (b"{", b"["):
                                 return json.loads(answer)
                     raise ConnectionResetError("the control channel was closed")
             raise TimeoutError("no answer")

@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import pathlib
+import secrets
 import shutil
 import signal
 import sys
@@ -55,7 +56,7 @@ class Lab:
     ) -> None:  # fmt: skip
         check_machine()
         self._temporary = workdir is None
-        self.workdir = pathlib.Path(workdir or tempfile.mkdtemp(prefix="vnet-lab-")).resolve()
+        self.workdir = pathlib.Path(workdir or _name_temporary()).resolve()
         self._state = State(self.workdir)
         self._lock = LabLock()
         self._wait = wait
@@ -197,6 +198,11 @@ class Lab:
         for number, handler in self._signals.items():
             signal.signal(number, handler)
         self._signals.clear()
+
+
+def _name_temporary() -> pathlib.Path:
+    """A short name that is made when the lock is held, so that a refusal leaves nothing."""
+    return pathlib.Path(tempfile.gettempdir(), f"vnet-lab-{secrets.token_hex(4)}")
 
 
 def _interrupt(number: int, frame: types.FrameType | None) -> None:

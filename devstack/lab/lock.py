@@ -96,3 +96,5 @@ class LabLock:
                 "or `python -m devstack.lab down`"
             )
         state.sweep()
+        with contextlib.suppress(OSError):  # empty when its runner died before it wrote anything
+            os.rmdir(previous)

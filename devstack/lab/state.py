@@ -52,6 +52,7 @@ class State:
         A `temporary` directory goes with all that is in it when it is swept.
         """
         self.sweep()
+        self.workdir.mkdir(mode=0o700, parents=True, exist_ok=not temporary)
         with self._lock:
             self._data = {**_empty_record(), "temporary": temporary}
             self._write()
@@ -110,7 +111,6 @@ class State:
         return [int(pid) for pid, entry in found if _is_same(int(pid), entry["start"])]
 
     def _write(self) -> None:
-        self.workdir.mkdir(parents=True, exist_ok=True)
         new = self._file.with_suffix(".new")
         new.write_text(json.dumps(self._data, indent=1))
         os.replace(new, self._file)
