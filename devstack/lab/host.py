@@ -90,6 +90,7 @@ class Host:
             if self._pid1:
                 end_recorded(self._state, self._pid1)
             self._pid1 = self._libvirtd = None
+            self._init_pid = 0
             self._remove_remains()
 
     def path(self, inside: str) -> pathlib.Path:
@@ -144,7 +145,8 @@ class Host:
     # Processes in it
 
     @property
-    def _entry(self) -> list[str]:
+    def entry(self) -> list[str]:
+        """The command in front of one that shall run in here; by hand, put `bash` behind it."""
         if not self.running:
             raise LabError(f"host {self.name} is off")
         return [
@@ -156,14 +158,14 @@ class Host:
     ) -> Process:
         """Starts a command in the host; what it prints goes to NAME.log in its directory."""
         log = self.directory / f"{name}.log"
-        return start_inside(self._state, self._entry, name, argv, log, env)
+        return start_inside(self._state, self.entry, name, argv, log, env)
 
     def run(
         self, argv: Sequence[str], timeout: float = 60.0
     ) -> "subprocess.CompletedProcess[str]":
         """Runs a command in the host; the caller looks at returncode, stdout and stderr."""
         return subprocess.run(
-            [*self._entry, *argv], capture_output=True, text=True, check=False, timeout=timeout,
+            [*self.entry, *argv], capture_output=True, text=True, check=False, timeout=timeout,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -260,7 +262,8 @@ class Host:
         self.namespace.ip(*commands, f"link set {name} up")
 
     def has_device(self, name: str) -> bool:
-        return os.path.exists(f"/proc/{self._init_pid}/root/sys/class/net/{name}")
+        devices = f"/proc/{self._init_pid}/root/sys/class/net"
+        return self._init_pid > 0 and os.path.exists(f"{devices}/{name}")
 
     def delete_tap(self, name: str) -> None:
         """Nothing happens when there is none."""

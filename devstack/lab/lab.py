@@ -13,6 +13,8 @@ import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import libvirt
+
 from .domain import Nic, Spec
 from .errors import LabError
 from .fabric import MANAGEMENT, MANAGEMENT_PREFIX, Fabric
@@ -47,7 +49,7 @@ class Lab:
     `wait` is how many seconds another lab of this machine may take to end.
 
     All calls block; from asyncio use `asyncio.to_thread`. SIGTERM and SIGHUP end the block as
-    Ctrl-C does.
+    Ctrl-C does, and only the first of them counts: what follows is the cleaning up.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Lab:
         self._hook = hook
         self._logs = logs
         self._kept = False
+        self._interrupted = False
         self._signals: dict[int, Any] = {}
         self.fabric = Fabric(self._state)
         self.controller = Namespace(self._state, "controller")
@@ -70,9 +73,9 @@ class Lab:
         self.image: Image
 
     def __enter__(self) -> "Lab":
-        self._lock.acquire(self.workdir, wait=self._wait)
+        self._catch_signals()
         try:
-            self._catch_signals()
+            self._lock.acquire(self.workdir, wait=self._wait)
             self._state.begin(temporary=self._temporary)
             self._start()
         except BaseException:
@@ -152,6 +155,8 @@ class Lab:
     # Up and down
 
     def _start(self) -> None:
+        # libvirt's errors are raised; printed as well, they spoil what the caller prints.
+        libvirt.registerErrorHandler(lambda context, error: None, None)
         self.image = build_image()
         self.fabric.create()
         self.controller.create()
@@ -163,10 +168,11 @@ class Lab:
         in_parallel(host.start for host in self.hosts)
 
     def _clean_up(self) -> None:
-        self._ignore_signals()
+        self._interrupted = True
         try:
-            self._save_logs()
-            self._state.sweep()
+            if self._lock.held:
+                self._save_logs()
+                self._state.sweep()
         finally:
             self._lock.release()
             self._restore_signals()
@@ -181,18 +187,18 @@ class Lab:
             shutil.copyfile(log, target)
 
     def _catch_signals(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            self._signals[number] = signal.signal(number, _interrupt)
+        self._interrupted = False
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                self._signals[number] = signal.signal(number, self._interrupt)
 
-    def _ignore_signals(self) -> None:
-        """A second Ctrl-C must not stop the cleaning up of the first."""
-        if threading.current_thread() is not threading.main_thread():
+    def _interrupt(self, number: int, frame: types.FrameType | None) -> None:
+        if self._interrupted:
             return
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            before = signal.signal(number, signal.SIG_IGN)
-            self._signals.setdefault(number, before)
+        self._interrupted = True
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
 
     def _restore_signals(self) -> None:
         for number, handler in self._signals.items():
@@ -203,10 +209,6 @@ class Lab:
 def _name_temporary() -> pathlib.Path:
     """A short name that is made when the lock is held, so that a refusal leaves nothing."""
     return pathlib.Path(tempfile.gettempdir(), f"vnet-lab-{secrets.token_hex(4)}")
-
-
-def _interrupt(number: int, frame: types.FrameType | None) -> None:
-    raise SystemExit(128 + number)
 
 
 def in_parallel(calls: Iterable[Callable[[], Any]]) -> list[Any]:

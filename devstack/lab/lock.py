@@ -25,6 +25,10 @@ class LabLock:
         self._path = path
         self._fd = -1
 
+    @property
+    def held(self) -> bool:
+        return self._fd >= 0
+
     def acquire(self, workdir: pathlib.Path, *, wait: float = 0, take_down: bool = False) -> None:
         """Waits up to `wait` seconds for another lab to end, then sweeps what is left of one.
 

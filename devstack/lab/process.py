@@ -79,10 +79,10 @@ def start_recorded(
             env=dict(env) if env is not None else None, start_new_session=True,
         )  # fmt: skip
     state.adopt(popen)
-    state.record(popen.pid, name)
     assert popen.stdin
-    popen.stdin.write(b"go\n")
-    popen.stdin.close()
+    with popen.stdin:
+        state.record(popen.pid, name)
+        popen.stdin.write(b"go\n")
     return Process(name, popen, popen.pid, log)
 
 

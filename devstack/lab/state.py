@@ -12,10 +12,12 @@ import shutil
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
 
+from .errors import LabError
 from .waiting import wait_until
 
 
@@ -35,7 +37,8 @@ class State:
     def __init__(self, workdir: pathlib.Path) -> None:
         self.workdir = workdir
         self._file = workdir / "state.json"
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._closed = False
         self._children: list[subprocess.Popen[bytes]] = []
         self._data = _empty_record()
         with contextlib.suppress(FileNotFoundError, ValueError):
@@ -54,6 +57,7 @@ class State:
         self.sweep()
         self.workdir.mkdir(mode=0o700, parents=True, exist_ok=not temporary)
         with self._lock:
+            self._closed = False
             self._data = {**_empty_record(), "temporary": temporary}
             self._write()
 
@@ -62,13 +66,24 @@ class State:
             self._data["kept"] = True
             self._write()
 
+    @contextlib.contextmanager
+    def making(self) -> Iterator[None]:
+        """Around whatever makes something: a sweep waits for it, or it is refused with LabError.
+
+        So a thread that is still starting things cannot add to what is being taken away.
+        """
+        with self._lock:
+            if self._closed:
+                raise LabError("the lab is being taken away")
+            yield
+
     def adopt(self, child: "subprocess.Popen[bytes]") -> None:
         """Has the sweep wait for a child of this process, so that it leaves no zombie."""
         self._children.append(child)
 
     def record(self, pid: int, name: str) -> None:
         """Has this sweep, and that of any later process, end the process `pid`."""
-        with self._lock:
+        with self.making():
             self._data["processes"][str(pid)] = {"start": process_start_time(pid), "name": name}
             self._write()
 
@@ -79,6 +94,8 @@ class State:
 
     def sweep(self) -> None:
         """Ends every recorded process, and removes every namespace, mount point and record."""
+        with self._lock:
+            self._closed = True
         for pid in self._living():
             kill_and_wait(pid)
         for path in sorted((self.workdir / "netns").glob("*")):
@@ -97,7 +114,7 @@ class State:
         missing = [
             p for p in (path, *map(str, pathlib.Path(path).parents)) if not os.path.exists(p)
         ]
-        with self._lock:
+        with self.making():
             for name in reversed(missing):
                 self._data["made"].append(name)
                 self._write()

@@ -130,18 +130,21 @@ def test_a_killed_lab_is_swept_by_the_next(runner: Runner) -> None:
 
 
 @pytest.mark.parametrize("wait_for", ["lock", "netns", "a", "a/libvirtd.log"])
-def test_a_lab_killed_while_it_starts_is_swept(wait_for: str) -> None:
-    process = subprocess.Popen([sys.executable, "-c", RUNNER], cwd=REPOSITORY)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_lab_that_ends_while_it_starts_is_swept(wait_for: str, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", RUNNER], cwd=REPOSITORY, stderr=subprocess.DEVNULL
+    )
     wait_until(LOCK_FILE.exists, "no lock", pause=0.001)
     wait_until(lambda: LOCK_FILE.read_text().endswith("}"), "no lock", pause=0.001)
     workdir = pathlib.Path(json.loads(LOCK_FILE.read_text())["workdir"])
     if wait_for != "lock":
         wait_until((workdir / wait_for).exists, f"no {wait_for}", pause=0.001)
-    process.kill()
-    process.wait()
     inodes = {path.stat().st_ino for path in workdir.glob("netns/*") if os.path.ismount(path)}
-
-    Lab.sweep()
+    process.send_signal(number)
+    assert process.wait(60) != 0
+    if number == signal.SIGKILL:
+        Lab.sweep()
 
     assert [pid for pid in psutil.pids() if namespace_of(pid) in inodes] == []
     assert str(workdir) not in pathlib.Path("/proc/self/mountinfo").read_text()

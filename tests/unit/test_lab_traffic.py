@@ -205,6 +205,7 @@ def test_sender_and_receiver_of_datagrams_agree(start: Start) -> None:
         ("dial x ::1 0 1", "1 to 65535"),
         ("dial x ::1 5000 0", "1 to 20000"),
         ("dial x ::1 5000 1 1", "50 to 60000"),
+        (f"dial {'x' * 32} ::1 5000 1", "at most 31"),
         ("close x", "no such dialled group"),
         ("connections x", "no such group"),
         ("udp-send u ::1 5000 0", "1 to 100000"),
