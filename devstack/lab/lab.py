@@ -46,7 +46,8 @@ class Lab:
     Its files are in `workdir`; when none is given in a temporary directory, whose logs are copied
     to `logs` at the end. `controller` is a namespace on the management network, where hosts
     reach CONTROLLER_ADDRESS. `hook` is a command to put behind the qemu hook of every host.
-    `wait` is how many seconds another lab of this machine may take to end.
+    `wait` is how many seconds another lab of this machine may take to end; when it is not given,
+    $VNET_LAB_WAIT says it, or nobody waits.
 
     All calls block; from asyncio use `asyncio.to_thread`. SIGTERM and SIGHUP end the block as
     Ctrl-C does, and only the first of them counts: what follows is the cleaning up.
@@ -54,14 +55,14 @@ class Lab:
 
     def __init__(
         self, workdir: pathlib.Path | str | None = None, hosts: Sequence[str] = ("a", "b"), *,
-        hook: Sequence[str] = (), wait: float = 0.0, logs: pathlib.Path | None = None,
+        hook: Sequence[str] = (), wait: float | None = None, logs: pathlib.Path | None = None,
     ) -> None:  # fmt: skip
         check_machine()
         self._temporary = workdir is None
         self.workdir = pathlib.Path(workdir or _name_temporary()).resolve()
         self._state = State(self.workdir)
         self._lock = LabLock()
-        self._wait = wait
+        self._wait = float(os.environ.get("VNET_LAB_WAIT", "0")) if wait is None else wait
         self._hook = hook
         self._logs = logs
         self._kept = False
@@ -99,14 +100,13 @@ class Lab:
         self._kept = True
 
     @staticmethod
-    def sweep() -> None:
+    def sweep(only: pathlib.Path | None = None) -> None:
         """Takes away what a lab of this machine left: one that was killed, or was kept up.
 
-        Raises LabError when one still runs.
+        With `only` it touches none but the lab in that directory. Raises LabError when a lab
+        runs.
         """
-        lock = LabLock()
-        lock.acquire(pathlib.Path("/nonexistent"), take_down=True)
-        lock.release()
+        LabLock().take_down(only)
 
     # What is in it
 

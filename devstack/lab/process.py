@@ -112,7 +112,9 @@ def start_inside(
             return None
         return children[0].pid if children else None
 
-    pid = wait_until(find_child, f"{name} did not start", timeout=10, pause=0.002)
+    pid: int = wait_until(
+        lambda: find_child() or 0, f"{name} did not start", timeout=10, pause=0.002
+    )
     return Process(name, popen, pid, log)
 
 

@@ -55,11 +55,12 @@ class State:
         A `temporary` directory goes with all that is in it when it is swept.
         """
         self.sweep()
-        self.workdir.mkdir(mode=0o700, parents=True, exist_ok=not temporary)
         with self._lock:
-            self._closed = False
+            # In this order, so that a sweep knows at any moment whose the directory is.
             self._data = {**_empty_record(), "temporary": temporary}
+            self.workdir.mkdir(mode=0o700, parents=True, exist_ok=not temporary)
             self._write()
+            self._closed = False
 
     def set_kept(self) -> None:
         with self._lock:

@@ -23,8 +23,7 @@ def lab(need_root: None) -> Iterator[Lab]:
     One for each module, since there can be only one at a time and some tests are about that. It
     takes half a second. VNET_LAB_WAIT says how many seconds another lab may take to end.
     """
-    wait = float(os.environ.get("VNET_LAB_WAIT", "0"))
-    with Lab(wait=wait, logs=REPOSITORY / "build" / "lab" / "logs") as made:
+    with Lab(logs=REPOSITORY / "build" / "lab" / "logs") as made:
         yield made
 
 

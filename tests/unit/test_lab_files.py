@@ -95,9 +95,11 @@ def test_lock_of_a_kept_lab_is_refused_while_it_is_up(tmp_path: pathlib.Path) ->
         LabLock(path).acquire(tmp_path / "next")
     assert process.poll() is None
 
-    down = LabLock(path)
-    down.acquire(tmp_path / "next", take_down=True)
-    down.release()
+    LabLock(path).take_down(only=tmp_path / "other")
+    assert process.poll() is None
+    assert path.exists()
+    LabLock(path).take_down()
+    assert not path.exists()
     assert process.wait() == -9
 
 
