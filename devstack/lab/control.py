@@ -1,5 +1,6 @@
 """Talks to the traffic tool: in a guest through its second serial port, in a peer by socket."""
 
+import contextlib
 import json
 import pathlib
 import secrets
@@ -10,7 +11,9 @@ from typing import Any
 
 from .errors import LabError
 
+#: Seconds for which one connection is tried, and after which a command is repeated on it.
 ATTEMPT_SECONDS = 3.0
+REPEAT_SECONDS = 0.5
 
 
 class Control:
@@ -23,6 +26,10 @@ class Control:
     def __init__(self, name: str, find_socket: Callable[[], pathlib.Path]) -> None:
         self.name = name
         self._find_socket = find_socket
+
+    @property
+    def socket(self) -> pathlib.Path:
+        return self._find_socket()
 
     def ask(self, *words: object, timeout: float = 30.0) -> Any:
         """Sends a command and returns its decoded answer; raises LabError with its error."""
@@ -45,30 +52,31 @@ class Control:
     def send(self, command: str) -> None:
         """Sends a command once, and does not wait for what it does to the guest."""
         try:
-            self._attempt(command)
+            self._attempt(command, once=True)
         except TimeoutError:
             raise LabError(f"{self.name} did not answer {command!r}") from None
 
-    def _attempt(self, command: str) -> Any:
-        request = secrets.token_hex(4)
+    def _attempt(self, command: str, *, once: bool = False) -> Any:
+        """One connection; a guest that is booting loses what it is told, so it is told again."""
+        request = secrets.token_hex(4).encode()
+        # The empty line ends whatever a lost client left half said.
+        line = b"\n" + request + b" " + command.encode() + b" " + request + b"\n"
+        received = b""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(ATTEMPT_SECONDS)
+            connection.settimeout(ATTEMPT_SECONDS if once else REPEAT_SECONDS)
             connection.connect(str(self._find_socket()))
-            # The empty line ends whatever a lost client left half said.
-            connection.sendall(f"\n{request} {command}\n".encode())
-            deadline = time.monotonic() + ATTEMPT_SECONDS
-            received = b""
-            while True:
-                *lines, received = received.split(b"\n")
-                for line in lines:
-                    said, _, answer = line.rpartition(b"\r")[2].partition(b" ")
-                    if said == request.encode():
-                        return json.loads(answer)
-                connection.settimeout(max(deadline - time.monotonic(), 0.001))
-                chunk = connection.recv(65536)
-                if not chunk:
+            for _ in range(1 if once else int(ATTEMPT_SECONDS / REPEAT_SECONDS)):
+                connection.sendall(line)
+                with contextlib.suppress(TimeoutError):
+                    while chunk := connection.recv(65536):
+                        *lines, received = (received + chunk).split(b"\n")
+                        for said in lines:
+                            # A serial port echoes until the tool has set it up: no JSON.
+                            name, _, answer = said.partition(b" ")
+                            if name == request and answer[:1] in (b"{", b"["):
+                                return json.loads(answer)
                     raise ConnectionResetError("the control channel was closed")
-                received += chunk
+            raise TimeoutError("no answer")
 
     # The commands
 

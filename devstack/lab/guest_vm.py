@@ -105,6 +105,8 @@ class Guest:
 
     def destroy(self) -> None:
         """Takes the VM and its taps away from the host where it is, whatever state it is in."""
+        if not self.host.running:
+            return
         with contextlib.suppress(libvirt.libvirtError):
             self.domain.destroy()
         with contextlib.suppress(libvirt.libvirtError):

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import libvirt
 
 from . import libvirt_files
+from .cache import cache_directory
 from .errors import LabError
 from .fabric import DATA, MANAGEMENT, MANAGEMENT_PREFIX, Fabric
 from .netns import Namespace
@@ -89,6 +90,7 @@ class Host:
             if self._pid1:
                 end_recorded(self._state, self._pid1)
             self._pid1 = self._libvirtd = None
+            self._init_pid = 0
             self._remove_remains()
 
     def path(self, inside: str) -> pathlib.Path:
@@ -112,8 +114,14 @@ class Host:
         ready = self.directory / "ready"
         ready.unlink(missing_ok=True)
         binds = {private: str(self.path(private)) for private in PRIVATE}
-        binds |= libvirt_files.write_accounts(self.directory)
-        settings = json.dumps({"name": self.name, "binds": binds})
+        binds |= libvirt_files.write_machine_files(self.directory, self.name, self.address)
+        # What libvirt learned about QEMU in five seconds, it may know again in the next run.
+        known = cache_directory() / "libvirt" / self.name
+        known.mkdir(parents=True, exist_ok=True)
+        binds["/var/cache/libvirt"] = str(known)
+        empty = self.directory / "empty"
+        empty.touch()
+        settings = json.dumps({"name": self.name, "binds": binds, "empty": str(empty)})
         argv = [
             *self.namespace.entry, "unshare", "--mount", "--uts", "--pid", "--fork",
             "--kill-child", "--mount-proc", "--propagation", "private", "--",
@@ -137,7 +145,8 @@ class Host:
     # Processes in it
 
     @property
-    def _entry(self) -> list[str]:
+    def entry(self) -> list[str]:
+        """The command in front of one that shall run in here; by hand, put `bash` behind it."""
         if not self.running:
             raise LabError(f"host {self.name} is off")
         return [
@@ -149,14 +158,14 @@ class Host:
     ) -> Process:
         """Starts a command in the host; what it prints goes to NAME.log in its directory."""
         log = self.directory / f"{name}.log"
-        return start_inside(self._state, self._entry, name, argv, log, env)
+        return start_inside(self._state, self.entry, name, argv, log, env)
 
     def run(
         self, argv: Sequence[str], timeout: float = 60.0
     ) -> "subprocess.CompletedProcess[str]":
         """Runs a command in the host; the caller looks at returncode, stdout and stderr."""
         return subprocess.run(
-            [*self._entry, *argv], capture_output=True, text=True, check=False, timeout=timeout,
+            [*self.entry, *argv], capture_output=True, text=True, check=False, timeout=timeout,
             stdin=subprocess.DEVNULL,
         )  # fmt: skip
 
@@ -240,7 +249,7 @@ class Host:
 
         `mac` is the tap's own, not the guest's.
         """
-        if os.path.exists(f"/proc/{self._init_pid}/root/sys/class/net/{name}"):
+        if self.has_device(name):
             return
         multi_queue = " multi_queue" if queues > 1 else ""
         commands = [f"tuntap add dev {name} mode tap{multi_queue}"]
@@ -252,12 +261,18 @@ class Host:
             commands.append(f"link set {name} txqueuelen {txqueuelen}")
         self.namespace.ip(*commands, f"link set {name} up")
 
+    def has_device(self, name: str) -> bool:
+        devices = f"/proc/{self._init_pid}/root/sys/class/net"
+        return self._init_pid > 0 and os.path.exists(f"{devices}/{name}")
+
     def delete_tap(self, name: str) -> None:
-        self.namespace.ip(f"link del {name}")
+        """Nothing happens when there is none."""
+        if self.has_device(name):
+            self.namespace.ip(f"link del {name}")
 
     def bridge_taps(self, *taps: str) -> None:
         """Wires taps and the uplink with a plain bridge: for tests without an agent."""
-        if not os.path.exists(f"/proc/{self._init_pid}/root/sys/class/net/br0"):
+        if not self.has_device("br0"):
             self.namespace.ip(
                 "link add br0 type bridge forward_delay 0 mcast_snooping 0",
                 "link set br0 up",

@@ -53,12 +53,13 @@ def build_image(cache: pathlib.Path | None = None) -> Image:
     cache = cache or cache_directory()
     with cache_lock(cache):
         kernel = find_kernel(cache)
-        traffic = _build_traffic(cache)
+        traffic = build_traffic(cache)
         initrd = _build_initrd(cache, kernel, traffic)
-    return Image(kernel.vmlinuz, initrd, traffic, kernel.version)
+    return Image(kernel.bootable, initrd, traffic, kernel.version)
 
 
-def _build_traffic(cache: pathlib.Path) -> pathlib.Path:
+def build_traffic(cache: pathlib.Path) -> pathlib.Path:
+    """The traffic tool alone, compiled for guests and for this machine."""
     sources = sorted(SOURCES.glob("*.[ch]"))
     name = content_hash([*(path.read_bytes() for path in sources), " ".join(COMPILE).encode()])
     traffic = cache / f"traffic-{name}"
@@ -87,7 +88,7 @@ def _build_initrd(cache: pathlib.Path, kernel: Kernel, traffic: pathlib.Path) ->
         "sbin/traffic": traffic.read_bytes(),
         "modules/order": "".join(f"{name}\n" for name in names).encode(),
     }
-    archive = _archive(files, {f"bin/{applet}": "busybox" for applet in APPLETS})
+    archive = build_archive(files, {f"bin/{applet}": "busybox" for applet in APPLETS})
     initrd = cache / f"initrd-{content_hash([archive])}.cpio"
     if not initrd.exists():
         made = initrd.with_suffix(".new")
@@ -112,7 +113,7 @@ def _replace(cache: pathlib.Path, old: str, made: pathlib.Path, final: pathlib.P
         path.unlink()
 
 
-def _archive(files: dict[str, bytes], links: dict[str, str]) -> bytes:
+def build_archive(files: dict[str, bytes], links: dict[str, str]) -> bytes:
     """A cpio archive in the kernel's `newc` format, the same bytes for the same content.
 
     It is not compressed: an emulated processor takes longer to unpack than QEMU to load.

@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import pathlib
+import secrets
 import shutil
 import signal
 import sys
@@ -11,6 +12,8 @@ import threading
 import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import libvirt
 
 from .domain import Nic, Spec
 from .errors import LabError
@@ -38,26 +41,32 @@ TOOLS = {
 
 
 class Lab:
-    """A lab in `workdir` (a temporary directory when not given), up while the `with` block runs.
+    """A lab, up while the `with` block runs.
 
-    `controller` is a namespace on the management network, where hosts reach CONTROLLER_ADDRESS.
-    `hook` is a command to put behind the qemu hook of every host. `wait` is how many seconds
-    another lab of this machine may take to end. All calls block; from asyncio use
-    `asyncio.to_thread`. SIGTERM and SIGHUP end the block as Ctrl-C does.
+    Its files are in `workdir`; when none is given in a temporary directory, whose logs are copied
+    to `logs` at the end. `controller` is a namespace on the management network, where hosts
+    reach CONTROLLER_ADDRESS. `hook` is a command to put behind the qemu hook of every host.
+    `wait` is how many seconds another lab of this machine may take to end; when it is not given,
+    $VNET_LAB_WAIT says it, or nobody waits.
+
+    All calls block; from asyncio use `asyncio.to_thread`. SIGTERM and SIGHUP end the block as
+    Ctrl-C does, and only the first of them counts: what follows is the cleaning up.
     """
 
     def __init__(
         self, workdir: pathlib.Path | str | None = None, hosts: Sequence[str] = ("a", "b"), *,
-        hook: Sequence[str] = (), wait: float = 0.0,
+        hook: Sequence[str] = (), wait: float | None = None, logs: pathlib.Path | None = None,
     ) -> None:  # fmt: skip
         check_machine()
         self._temporary = workdir is None
-        self.workdir = pathlib.Path(workdir or tempfile.mkdtemp(prefix="vnet-lab-")).resolve()
+        self.workdir = pathlib.Path(workdir or _name_temporary()).resolve()
         self._state = State(self.workdir)
         self._lock = LabLock()
-        self._wait = wait
+        self._wait = float(os.environ.get("VNET_LAB_WAIT", "0")) if wait is None else wait
         self._hook = hook
+        self._logs = logs
         self._kept = False
+        self._interrupted = False
         self._signals: dict[int, Any] = {}
         self.fabric = Fabric(self._state)
         self.controller = Namespace(self._state, "controller")
@@ -65,10 +74,10 @@ class Lab:
         self.image: Image
 
     def __enter__(self) -> "Lab":
-        self._lock.acquire(self.workdir, wait=self._wait)
+        self._catch_signals()
         try:
-            self._catch_signals()
-            self._state.begin()
+            self._lock.acquire(self.workdir, wait=self._wait)
+            self._state.begin(temporary=self._temporary)
             self._start()
         except BaseException:
             self._clean_up()
@@ -91,14 +100,13 @@ class Lab:
         self._kept = True
 
     @staticmethod
-    def sweep() -> None:
+    def sweep(only: pathlib.Path | None = None) -> None:
         """Takes away what a lab of this machine left: one that was killed, or was kept up.
 
-        Raises LabError when one still runs.
+        With `only` it touches none but the lab in that directory. Raises LabError when a lab
+        runs.
         """
-        lock = LabLock()
-        lock.acquire(pathlib.Path("/nonexistent"), take_down=True)
-        lock.release()
+        LabLock().take_down(only)
 
     # What is in it
 
@@ -147,6 +155,8 @@ class Lab:
     # Up and down
 
     def _start(self) -> None:
+        # libvirt's errors are raised; printed as well, they spoil what the caller prints.
+        libvirt.registerErrorHandler(lambda context, error: None, None)
         self.image = build_image()
         self.fabric.create()
         self.controller.create()
@@ -158,28 +168,37 @@ class Lab:
         in_parallel(host.start for host in self.hosts)
 
     def _clean_up(self) -> None:
-        self._ignore_signals()
+        self._interrupted = True
         try:
-            self._state.sweep()
-            if self._temporary:
-                shutil.rmtree(self.workdir, ignore_errors=True)
+            if self._lock.held:
+                self._save_logs()
+                self._state.sweep()
         finally:
             self._lock.release()
             self._restore_signals()
 
-    def _catch_signals(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
+    def _save_logs(self) -> None:
+        if not self._logs:
             return
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            self._signals[number] = signal.signal(number, _interrupt)
+        shutil.rmtree(self._logs, ignore_errors=True)
+        for log in self.workdir.rglob("*.log"):
+            target = self._logs / log.relative_to(self.workdir)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, target)
 
-    def _ignore_signals(self) -> None:
-        """A second Ctrl-C must not stop the cleaning up of the first."""
-        if threading.current_thread() is not threading.main_thread():
+    def _catch_signals(self) -> None:
+        self._interrupted = False
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                self._signals[number] = signal.signal(number, self._interrupt)
+
+    def _interrupt(self, number: int, frame: types.FrameType | None) -> None:
+        if self._interrupted:
             return
-        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            before = signal.signal(number, signal.SIG_IGN)
-            self._signals.setdefault(number, before)
+        self._interrupted = True
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        raise SystemExit(128 + number)
 
     def _restore_signals(self) -> None:
         for number, handler in self._signals.items():
@@ -187,8 +206,9 @@ class Lab:
         self._signals.clear()
 
 
-def _interrupt(number: int, frame: types.FrameType | None) -> None:
-    raise SystemExit(128 + number)
+def _name_temporary() -> pathlib.Path:
+    """A short name that is made when the lock is held, so that a refusal leaves nothing."""
+    return pathlib.Path(tempfile.gettempdir(), f"vnet-lab-{secrets.token_hex(4)}")
 
 
 def in_parallel(calls: Iterable[Callable[[], Any]]) -> list[Any]:

@@ -43,13 +43,16 @@ def write_libvirt_files(directory: pathlib.Path, name: str, address: str) -> Non
     (directory / "qemu.conf").write_text(_QEMU.format(address=address))
 
 
-def write_accounts(directory: pathlib.Path) -> dict[str, str]:
-    """Copies of the machine's accounts with those that libvirt wants and the machine may lack.
+def write_machine_files(directory: pathlib.Path, name: str, address: str) -> dict[str, str]:
+    """Copies of the machine's files with what libvirt wants and the machine may lack.
 
-    libvirt's package with the system service would make them, but also start that service.
+    Accounts: libvirt's package with the system service would make them, but also start that
+    service. Names: libvirt looks its host up at each migration, and there is no resolver.
     Returns what to mount where: the path inside a host, and the file outside.
     """
-    binds = {}
+    hosts = directory / "hosts"
+    hosts.write_text(f"127.0.0.1 localhost\n::1 localhost\n{address} {name}\n")
+    binds = {"/etc/hosts": str(hosts)}
     for inside, line in _ACCOUNTS.items():
         text = pathlib.Path(inside).read_text()
         if not any(entry.startswith("libvirt-qemu:") for entry in text.splitlines()):

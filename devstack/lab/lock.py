@@ -25,10 +25,14 @@ class LabLock:
         self._path = path
         self._fd = -1
 
-    def acquire(self, workdir: pathlib.Path, *, wait: float = 0, take_down: bool = False) -> None:
+    @property
+    def held(self) -> bool:
+        return self._fd >= 0
+
+    def acquire(self, workdir: pathlib.Path, *, wait: float = 0) -> None:
         """Waits up to `wait` seconds for another lab to end, then sweeps what is left of one.
 
-        Raises LabError when another lab runs, or when one was kept up (unless `take_down`).
+        Raises LabError when another lab runs, or when one was kept up.
         """
         deadline = time.monotonic() + wait
         while not self._try():
@@ -36,11 +40,27 @@ class LabLock:
                 raise LabError(self._describe_holder())
             time.sleep(0.2)
         try:
-            self._sweep_previous(take_down)
+            self._sweep_previous(take_down=False)
         except BaseException:
             self._close()
             raise
         self._write({"pid": os.getpid(), "workdir": str(workdir)})
+
+    def take_down(self, only: pathlib.Path | None = None) -> None:
+        """Sweeps a lab that was kept up or killed; with `only`, none but the one in there.
+
+        Raises LabError when a lab runs.
+        """
+        if not self._try():
+            raise LabError(self._describe_holder())
+        previous = self._read().get("workdir")
+        done = previous is None
+        try:
+            if only is None or previous == str(only):
+                self._sweep_previous(take_down=True)
+                done = True
+        finally:
+            self.release(keep=not done)
 
     def release(self, *, keep: bool = False) -> None:
         """Lets the next one in; with `keep` the file goes on naming the lab that stays up."""
@@ -85,7 +105,7 @@ class LabLock:
             f"in {holder.get('workdir', '?')}); only one can. Wait for it to end."
         )
 
-    def _sweep_previous(self, take_down: bool) -> None:
+    def _sweep_previous(self, *, take_down: bool) -> None:
         previous = self._read().get("workdir")
         if not previous:
             return
@@ -96,3 +116,5 @@ class LabLock:
                 "or `python -m devstack.lab down`"
             )
         state.sweep()
+        with contextlib.suppress(OSError):  # empty when its runner died before it wrote anything
+            os.rmdir(previous)

@@ -18,10 +18,11 @@ class Namespace:
         self._state = state
 
     def create(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.directory.mkdir(exist_ok=True)
-        self.path.touch()
-        subprocess.run(["unshare", f"--net={self.path}", "true"], check=True)
+        with self._state.making():
+            self.path.parent.mkdir(exist_ok=True)
+            self.directory.mkdir(exist_ok=True)
+            self.path.touch()
+            subprocess.run(["unshare", f"--net={self.path}", "true"], check=True)
         self.ip("link set lo up")
 
     def remove(self) -> None:

@@ -79,10 +79,10 @@ def start_recorded(
             env=dict(env) if env is not None else None, start_new_session=True,
         )  # fmt: skip
     state.adopt(popen)
-    state.record(popen.pid, name)
     assert popen.stdin
-    popen.stdin.write(b"go\n")
-    popen.stdin.close()
+    with popen.stdin:
+        state.record(popen.pid, name)
+        popen.stdin.write(b"go\n")
     return Process(name, popen, popen.pid, log)
 
 
@@ -112,7 +112,9 @@ def start_inside(
             return None
         return children[0].pid if children else None
 
-    pid = wait_until(find_child, f"{name} did not start", timeout=10, pause=0.002)
+    pid: int = wait_until(
+        lambda: find_child() or 0, f"{name} did not start", timeout=10, pause=0.002
+    )
     return Process(name, popen, pid, log)
 
 

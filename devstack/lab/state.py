@@ -8,13 +8,16 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
 
+from .errors import LabError
 from .waiting import wait_until
 
 
@@ -34,7 +37,8 @@ class State:
     def __init__(self, workdir: pathlib.Path) -> None:
         self.workdir = workdir
         self._file = workdir / "state.json"
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._closed = False
         self._children: list[subprocess.Popen[bytes]] = []
         self._data = _empty_record()
         with contextlib.suppress(FileNotFoundError, ValueError):
@@ -45,17 +49,34 @@ class State:
         """Whether the lab was left up on purpose, and is still up."""
         return bool(self._data["kept"]) and any(self._living())
 
-    def begin(self) -> None:
-        """Sweeps what the directory's earlier lab left, and starts an empty record."""
+    def begin(self, *, temporary: bool) -> None:
+        """Sweeps what the directory's earlier lab left, and starts an empty record.
+
+        A `temporary` directory goes with all that is in it when it is swept.
+        """
         self.sweep()
         with self._lock:
-            self._data = _empty_record()
+            # In this order, so that a sweep knows at any moment whose the directory is.
+            self._data = {**_empty_record(), "temporary": temporary}
+            self.workdir.mkdir(mode=0o700, parents=True, exist_ok=not temporary)
             self._write()
+            self._closed = False
 
     def set_kept(self) -> None:
         with self._lock:
             self._data["kept"] = True
             self._write()
+
+    @contextlib.contextmanager
+    def making(self) -> Iterator[None]:
+        """Around whatever makes something: a sweep waits for it, or it is refused with LabError.
+
+        So a thread that is still starting things cannot add to what is being taken away.
+        """
+        with self._lock:
+            if self._closed:
+                raise LabError("the lab is being taken away")
+            yield
 
     def adopt(self, child: "subprocess.Popen[bytes]") -> None:
         """Has the sweep wait for a child of this process, so that it leaves no zombie."""
@@ -63,7 +84,7 @@ class State:
 
     def record(self, pid: int, name: str) -> None:
         """Has this sweep, and that of any later process, end the process `pid`."""
-        with self._lock:
+        with self.making():
             self._data["processes"][str(pid)] = {"start": process_start_time(pid), "name": name}
             self._write()
 
@@ -74,6 +95,8 @@ class State:
 
     def sweep(self) -> None:
         """Ends every recorded process, and removes every namespace, mount point and record."""
+        with self._lock:
+            self._closed = True
         for pid in self._living():
             kill_and_wait(pid)
         for path in sorted((self.workdir / "netns").glob("*")):
@@ -84,13 +107,15 @@ class State:
         for child in self._children:
             child.wait()
         self._file.unlink(missing_ok=True)
+        if self._data["temporary"] and not _has_mounts(self.workdir):
+            shutil.rmtree(self.workdir, ignore_errors=True)
 
     def make_mount_point(self, path: str) -> None:
         """Makes a directory of the machine that is missing, to be removed by the sweep."""
         missing = [
             p for p in (path, *map(str, pathlib.Path(path).parents)) if not os.path.exists(p)
         ]
-        with self._lock:
+        with self.making():
             for name in reversed(missing):
                 self._data["made"].append(name)
                 self._write()
@@ -104,14 +129,19 @@ class State:
         return [int(pid) for pid, entry in found if _is_same(int(pid), entry["start"])]
 
     def _write(self) -> None:
-        self.workdir.mkdir(parents=True, exist_ok=True)
         new = self._file.with_suffix(".new")
         new.write_text(json.dumps(self._data, indent=1))
         os.replace(new, self._file)
 
 
 def _empty_record() -> dict[str, Any]:
-    return {"boot": _boot_id(), "kept": False, "processes": {}, "made": []}
+    return {"boot": _boot_id(), "kept": False, "processes": {}, "made": [], "temporary": False}
+
+
+def _has_mounts(directory: pathlib.Path) -> bool:
+    """Whether something is mounted below: then it is not for us to delete what is in there."""
+    mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
+    return any(line.split()[4].startswith(f"{directory}/") for line in mounts)
 
 
 def kill_and_wait(pid: int) -> None:

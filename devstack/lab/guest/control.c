@@ -1,4 +1,7 @@
-/* The control channel: lines `ID COMMAND ARGUMENT...` in, one line `ID JSON` out for each.
+/* The control channel: lines `ID COMMAND ARGUMENT... ID` in, one line `ID JSON` out for each.
+ *
+ * The ID at the end shows that the line is whole: a serial port that is just being opened loses
+ * characters, and what is left of two lines must not pass for a command.
  *
  * It is a guest's second serial port, or a Unix socket that serves a handful of clients. Whoever
  * asks may ask again when an answer is lost: what has a name is made only once.
@@ -16,7 +19,7 @@
 #include <termios.h>
 #include <unistd.h>
 
-#define MAX_ARGUMENTS 8
+#define MAX_WORDS 10
 
 struct client {
     struct source source;
@@ -100,19 +103,17 @@ static const char *execute(int count, char **words) {
 }
 
 static void serve_line(struct client *client, char *line) {
-    char *words[MAX_ARGUMENTS], *rest = NULL, ok[128], *json;
+    char *words[MAX_WORDS], *rest = NULL, ok[128], *json;
     int count = 0;
     const char *id = strtok_r(line, " \r", &rest);
     int fd = client->source.fd;
 
     if (!id)
         return;
-    while (count < MAX_ARGUMENTS && (words[count] = strtok_r(NULL, " \r", &rest)))
+    while (count < MAX_WORDS && (words[count] = strtok_r(NULL, " \r", &rest)))
         count++;
-    if (!count) {
-        answer(fd, id, "{\"error\":\"no command\"}");
+    if (count < 2 || strcmp(words[--count], id))
         return;
-    }
     if (!strcmp(words[0], "stats")) {
         answer_stats(fd, id, NULL);
         return;

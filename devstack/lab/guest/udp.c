@@ -134,6 +134,8 @@ const char *udp_send(const char *name, const char *host, const char *port, const
             return NULL;
     if (!address_parse(&address, host, port))
         return "HOST must be a numeric address and PORT a number from 1 to 65535";
+    if (strlen(name) >= sizeof senders->name)
+        return "a sender's name has at most 31 characters";
     if (*end || per_second == 0 || per_second > 100000)
         return "RATE must be a number from 1 to 100000";
     struct sender *sender = calloc(1, sizeof *sender);
