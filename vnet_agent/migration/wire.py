@@ -105,11 +105,24 @@ class Final(msgspec.Struct, frozen=True, kw_only=True):
     paused_ns: int | None = None
 
 
+class Verdict(enum.StrEnum):
+    """What an aborted stream means for the session."""
+
+    RETRY = "retry"
+    """A new stream may be asked for."""
+
+    KEPT = "kept"
+    """The guest stays with the sender: the migration failed."""
+
+    ENDED = "ended"
+    """No more will come, wherever the guest runs."""
+
+
 class Abort(msgspec.Struct, frozen=True, kw_only=True):
-    """The sender gives up; `retry` says whether a new stream of the session may be asked for."""
+    """The sender gives up."""
 
     reason: str
-    retry: bool = False
+    verdict: Verdict = Verdict.ENDED
 
 
 class Keepalive(msgspec.Struct, frozen=True):
@@ -162,8 +175,8 @@ class Encoder:
         frame = Final(rounds=self.rounds, chunks=self.chunks, size=self.size, paused_ns=paused_ns)
         return self._encode(FrameType.FINAL, msgspec.json.encode(frame))
 
-    def abort(self, reason: str, *, retry: bool = False) -> bytes:
-        frame = Abort(reason=reason[:1000], retry=retry)
+    def abort(self, reason: str, *, verdict: Verdict = Verdict.ENDED) -> bytes:
+        frame = Abort(reason=reason[:500], verdict=verdict)
         return self._encode(FrameType.ABORT, msgspec.json.encode(frame))
 
     def keepalive(self) -> bytes:
