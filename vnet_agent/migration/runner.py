@@ -81,6 +81,7 @@ class Runner:
         return self.session.over
 
     def start(self) -> None:
+        self.context.store.add(self.report)
         self.spawn(self._work(), "session")
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:

@@ -72,10 +72,13 @@ class Store:
     def find(self, session: str) -> Report | None:
         return self._reports.get(session)
 
-    async def save(self, report: Report) -> None:
+    def add(self, report: Report) -> None:
+        """Show it from now on; `save` makes it last."""
         self._reports[report.id] = report
         while len(self._reports) > LIMIT:
             del self._reports[next(iter(self._reports))]
+
+    async def save(self, report: Report) -> None:
         body = msgspec.json.encode(report)
         await self._run(lambda: self._save_report(report.id, body))
 
