@@ -77,17 +77,24 @@ async def test_whole_way(hosts: Hosts) -> None:
 async def test_events_once_and_from_the_destination_only(hosts: Hosts) -> None:
     a, b = hosts
     await migrate(a, b)
-    assert b.events.types() == ["started", "completed"]
+    await until(lambda: b.events.types() == ["started", "completed"])
     assert a.events.types() == []
     started, completed = b.events.emitted
     assert started.subject == INSTANCE
     assert started.data["source"] == "a"
     assert completed.data["phase"] == "done"
     assert completed.data["connections_moved"] == 0
-    sides = {(r.side, r.phase) for r in a.controller.reports}
-    assert ("source", Phase.DONE) in sides
-    assert ("destination", Phase.DONE) in sides
-    assert ("destination", Phase.PRECOPY) in sides
+    reported = a.controller.reports
+    await until(
+        lambda: (
+            {
+                ("source", Phase.DONE),
+                ("destination", Phase.PRECOPY),
+                ("destination", Phase.DONE),
+            }
+            <= {(r.side, r.phase) for r in reported}
+        )
+    )
 
 
 async def test_final_delta_is_not_polled_for(tmp_path: Path) -> None:
@@ -159,7 +166,7 @@ async def test_control_without_state(tmp_path: Path) -> None:
         assert b.driver.imports == 0
         assert b.report.connections_moved == 0
         assert b.report.error is None
-        assert b.events.types() == ["started", "completed"]
+        await until(lambda: b.events.types() == ["started", "completed"])
 
 
 async def test_stay_before_leaves_nothing_behind(tmp_path: Path) -> None:

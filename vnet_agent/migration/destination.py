@@ -254,12 +254,12 @@ class DestinationRunner(Runner):
 
     # -- what others see
 
-    async def _publish(self) -> None:
+    async def _publish(self, *, last: bool) -> None:
         """Events: each of them once for a session, over restarts too (see `announced`)."""
-        if not self.saved.announced and (self.prepared.is_set() or self.session.over):
+        if not self.saved.announced and (self.prepared.is_set() or last):
             await self._emit(Type.MIGRATION_STARTED, time_ns=self.saved.started_ns)
             self.saved.announced = True
-        if not self.session.over:
+        if not last:
             await self.context.store.save_session(self.saved)
             return
         done = self.session.phase is Phase.DONE

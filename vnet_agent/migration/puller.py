@@ -19,6 +19,8 @@ LOG = logging.getLogger(__name__)
 _BACKOFF = (0.05, 2.0)
 #: Streams that may be found corrupt before the state is given up.
 _CORRUPT = 5
+#: Streams that may break once the guest is here: a source that only ever begins is no help.
+_LATE = 20
 #: Answers "I do not have it" that are believed once the guest is here: its agent may be starting.
 _ABSENT = 4
 #: Seconds in which the source must take note of FINAL; only a number of the report needs it.
@@ -36,9 +38,11 @@ class Puller:
         self._owner = owner
         self._attempt = 0
         self._corrupt = 0
+        self._late = 0
         self._absent = 0
         self._ports: list[str | None] = []
         self._moved = 0
+        self._changed = False
         self._over = False
 
     async def run(self) -> None:
@@ -75,8 +79,7 @@ class Puller:
                     self._owner.touch()
                 for frame in decoder.feed(data):
                     await self._take(peer, frame)
-            if not decoder.ended:
-                raise _Broken("the stream ended early")
+            decoder.finish()
 
     async def _take(self, peer: Peer, frame: wire.Frame) -> None:
         report = self._owner.report
@@ -87,9 +90,11 @@ class Puller:
                 await self._import(frame)
             case wire.RoundEnd():
                 report.precopy_rounds = frame.round + 1
+                if self._changed:
+                    report.connections_moved = await self._count()
+                    self._changed = False
             case wire.Final():
                 report.precopy_rounds = max(0, frame.rounds - 1)
-                report.connections_moved = await self._count()
                 await self._confirm(peer)
                 self._over = True
                 self._owner.post(News.FINAL_IMPORTED)
@@ -113,6 +118,7 @@ class Puller:
             if target is None:
                 report.error = report.error or f"port {port.uuid} of the source is not here"
         self._moved = 0
+        self._changed = True
         report.connections_refused = {}
 
     async def _import(self, records: wire.Records) -> None:
@@ -124,6 +130,7 @@ class Puller:
             lambda: driver.import_records(port, records.data)
         )
         self._moved += result.moved
+        self._changed = True
         refused = self._owner.report.connections_refused
         for reason, count in result.refused.items():
             if count:
@@ -182,8 +189,11 @@ class Puller:
         return self._broken(str(error))
 
     def _broken(self, detail: str) -> None:
+        self._late += self._owner.session.arrived
+        if self._late > _LATE:
+            return self._give_up(f"too many streams broke, the last: {detail}")
         LOG.warning("Migration %s: stream broken: %s", self._owner.report.id, detail)
-        self._owner.post(News.STREAM_BROKEN, detail)
+        return self._owner.post(News.STREAM_BROKEN, detail)
 
     def _give_up(self, reason: str) -> None:
         self._over = True

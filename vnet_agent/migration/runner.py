@@ -126,14 +126,15 @@ class Runner:
     async def _begin(self) -> None:
         """Before the first action."""
 
-    async def _publish(self) -> None:
-        """After each change of the session, before the report is stored."""
+    async def _publish(self, *, last: bool) -> None:
+        """After each change of the session, before the report is stored; once with `last`."""
 
     # -- inside
 
     async def _work(self) -> None:
         await self._begin()
-        await self._record()
+        if not self.session.over:
+            await self._record()
         while not (self.session.over and self._actions.empty()):
             try:
                 actions = await asyncio.wait_for(self._actions.get(), self._remaining())
@@ -144,7 +145,9 @@ class Runner:
                 continue
             for action in actions:
                 await self._try(action)
-            await self._record()
+            if not self.session.over:
+                await self._record()
+        await self._record()
         self.finished.set()
 
     def _remaining(self) -> float:
@@ -191,8 +194,13 @@ class Runner:
         self.report.error = self.report.error or self.session.error
 
     async def _record(self) -> None:
+        """The report of a session that is over is stored only after its last event: a restarted
+        agent would take it for told."""
+        last = self.session.over
         try:
-            await self._publish()
+            await self._publish(last=last)
+            if self.session.over and not last:
+                return
             await self.context.store.save(self.report)
         except Exception:
             LOG.exception("Migration %s: the report could not be stored", self.report.id)

@@ -306,8 +306,7 @@ class DestinationSession(Session):
     def _give_up(self, reason: str) -> list[Action]:
         """Everything imported goes with the port; nothing of it may outlive the session."""
         self._abort(reason)
-        actions = [Action.STOP_PULL, Action.RELEASE]
-        return [*actions, Action.CANCEL_SOURCE] if self.armed else actions
+        return [Action.STOP_PULL, Action.RELEASE, Action.CANCEL_SOURCE]
 
     def _time_out(self) -> list[Action]:
         if self.phase is Phase.DRAIN:

@@ -73,7 +73,7 @@ class SourceRunner(Runner):
             self.report.vcpu_pause_ms = milliseconds
         self._downtime.set()
         if self.finished.is_set():
-            self.spawn(self._record(), "report")
+            self.spawn(self.context.store.save(self.report), "report")
 
     # -- requests of the destination
 
