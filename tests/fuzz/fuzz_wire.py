@@ -1,10 +1,9 @@
-"""Coverage-guided fuzzing of the stream decoder: `python tests/fuzz/fuzz_wire.py [CORPUS]`.
+"""Coverage-guided fuzzing of the stream decoder: `python tests/fuzz/fuzz_wire.py CORPUS`.
 
-Takes libFuzzer's options, such as `-runs=100000` or `-max_total_time=60`. The CRCs of the input
+Takes libFuzzer's options, such as `-runs=100000`; run.py calls it. The CRCs of the input
 are made right first, since a fuzzer does not guess them and would never get past the first frame.
 """
 
-import pathlib
 import sys
 import zlib
 
@@ -51,11 +50,7 @@ def test_one_input(data: bytes) -> None:
 
 
 def main() -> None:
-    corpus = str(pathlib.Path(__file__).parent / "corpus_wire")
-    arguments = (
-        sys.argv if any(not a.startswith("-") for a in sys.argv[1:]) else [*sys.argv, corpus]
-    )
-    atheris.Setup(arguments, test_one_input)
+    atheris.Setup(sys.argv, test_one_input)
     atheris.Fuzz()
 
 

@@ -229,7 +229,7 @@ class Migration(RuleBasedStateMachine):
         )
 
 
-Migration.TestCase.settings = settings(max_examples=300, stateful_step_count=30, deadline=None)
+Migration.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
 TestMigration = Migration.TestCase
 
 
