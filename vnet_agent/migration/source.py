@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
 from vnet_agent import exceptions
 from vnet_agent.migration import messages, wire
@@ -182,9 +183,8 @@ class SourceRunner(Runner):
             return
         driver = self.context.driver
         for index, port in enumerate(self.reply.ports):
-            chunks = await self.context.in_thread(
-                lambda port=port: iter(driver.export(port.uuid, since=since))  # type: ignore[misc]
-            )
+            export = partial(driver.export, port.uuid, since=since)
+            chunks = await self.context.in_thread(export)
             while (chunk := await self._next(chunks)) is not None:
                 if chunk:
                     await write(encoder.records(index, chunk))
