@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -50,6 +51,8 @@ class FakeDriver:
         self.imports = 0
         self.on_export: Callable[[], None] | None = None
         self.chunk = 16
+        self.hold: threading.Event | None = None
+        self.waiting = False
 
     def change(self, port: str, *keys: int, state: int = 1, admitted: bool = True) -> None:
         self.clock += 1
@@ -81,6 +84,9 @@ class FakeDriver:
             raise exceptions.UnknownPort(port=port)
         if len(records) % RECORD.size:
             raise exceptions.RecordError(detail="no whole records")
+        if self.hold is not None:
+            self.waiting = True
+            self.hold.wait(10)
         self.imports += 1
         moved = refused = 0
         for key, state, admitted in RECORD.iter_unpack(records):
@@ -299,9 +305,7 @@ class Host:
         return self.domains
 
     async def hook(self, operation: str = "migrate") -> None:
-        call = HookCall(
-            domain="vm1", operation=operation, xml="<domain/>", time_ns=time.time_ns()
-        )
+        call = HookCall(domain="vm1", operation=operation, xml="<domain/>", time_ns=time.time_ns())
         await self.migrations.on_hook(call)
 
     def libvirt(self, event: str, detail: str, *, time_ns: int | None = None) -> None:

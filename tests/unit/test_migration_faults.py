@@ -1,6 +1,8 @@
 """What goes wrong during a migration: the VM's port is whole wherever libvirt leaves the VM."""
 
 import asyncio
+import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from migration_hosts import (
 )
 
 from vnet_agent.migration import destination, messages, puller, wire
-from vnet_agent.model.migration import Phase
+from vnet_agent.migration.store import Store
+from vnet_agent.model.migration import Phase, Report
 from vnet_agent.model.port import Role
 
 Hosts = tuple[Host, Host]
@@ -141,15 +144,16 @@ async def test_destination_that_never_fetches(tmp_path: Path) -> None:
 async def test_import_in_flight_is_flushed(hosts: Hosts) -> None:
     """The abort comes while a chunk is being imported in its thread: nothing of it stays."""
     a, b = hosts
-    a.driver.change(PORT, *range(1000))
-    a.driver.chunk = 1
+    b.driver.hold = threading.Event()
     await b.hook()
-    await until(lambda: b.driver.imports > 3)
+    await until(lambda: b.driver.waiting)
     b.libvirt("STOPPED", "FAILED")
+    await until(lambda: b.phase is Phase.ABORTED)
+    await asyncio.sleep(0.02)
+    assert not any(entry.startswith("release") for entry in b.inventory.log)
+    b.driver.hold.set()
     await has_failed(a, b)
-    count = b.driver.imports
-    await asyncio.sleep(0.05)
-    assert b.driver.imports == count
+    assert b.driver.imports == 1
 
 
 async def test_second_migration_supersedes_a_forgotten_one(hosts: Hosts) -> None:
@@ -190,13 +194,24 @@ async def test_source_agent_restarts_in_precopy(hosts: Hosts) -> None:
     await until(lambda: b.report.steps)
     a.driver.change(PORT, 4)
     await a.start()
-    assert a.report.phase is Phase.ABORTED
     await until(lambda: a.phase is Phase.PRECOPY)
     assert a.report.id == b.report.id == session
     await switch(a, b)
     assert b.driver.keys() == {1, 2, 3, 4}
     assert b.report.error is None
     await until(lambda: b.events.types() == ["started", "completed"])
+
+
+async def test_source_session_ends_with_its_process(hosts: Hosts) -> None:
+    a, b = hosts
+    await precopy(a, b)
+    for host in (b, a):
+        await host.kill()
+    await a.start()
+    assert (a.phase, a.report.error) == (Phase.ABORTED, "the agent was restarted")
+    assert is_untouched(a)
+    await b.start()
+    await until(lambda: a.phase is Phase.PRECOPY)
 
 
 async def test_source_agent_away_until_the_end(tmp_path: Path) -> None:
@@ -290,6 +305,31 @@ async def test_restart_after_the_end_tells_nothing_twice(hosts: Hosts) -> None:
     await until(lambda: b.events.types() == ["started", "completed"])
     assert (a.phase, b.phase) == (Phase.DONE, Phase.DONE)
     assert b.report.connections_moved == 3
+
+
+async def test_killed_between_the_last_event_and_the_report(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event is in the journal, but the session still counts as open."""
+    a, b = hosts
+    save = Store.save
+
+    async def fail_at_the_end(store: Store, report: Report) -> None:
+        if report.phase is Phase.DONE and report.side == "destination":
+            raise OSError("killed")
+        await save(store, report)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "save", fail_at_the_end)
+        await migrate(a, b)
+        await until(lambda: b.events.types() == ["started", "completed"])
+        await b.kill()
+    b.options["prepare_timeout"] = 0.2
+    await b.start()
+    await until(lambda: b.phase is Phase.DONE)
+    await b.kill()
+    assert b.events.types() == ["started", "completed"]
+    await b.start()
 
 
 async def test_moved_ports_of_an_earlier_process_are_released(hosts: Hosts) -> None:
@@ -506,3 +546,18 @@ async def test_slow_source_does_not_hold_the_hook(tmp_path: Path) -> None:
     finally:
         await host.kill()
         await source.close()
+
+
+async def test_full_disk_does_not_stop_a_migration(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = hosts
+
+    async def fail(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Store, "save", fail)
+    monkeypatch.setattr(Store, "save_session", fail)
+    await precopy(a, b)
+    await switch(a, b)
+    assert b.driver.keys() == {1, 2, 3}

@@ -145,6 +145,7 @@ async def test_there_and_back_with_late_clean_up(hosts: Hosts) -> None:
     await a.hook()
     await until(lambda: a.report.phase is Phase.PRECOPY)
     assert a.generation == 3
+    assert a.migrations.reports()[0].phase is Phase.DONE
     await a.inventory.release(INSTANCE, generation=1)
     a.libvirt("STOPPED", "MIGRATED")
     await a.bus.drain()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import Sequence
 
@@ -86,8 +87,11 @@ class DestinationRunner(Runner):
     # -- PREPARE
 
     async def _begin(self) -> None:
-        await self.context.store.save_session(self.saved)
         self._arm_task = self.spawn(self._arm(), "arming")
+        try:
+            await self.context.store.save_session(self.saved)
+        except sqlite3.Error as error:
+            LOG.error("Migration %s will not survive a restart: %s", self.report.id, error)
 
     async def _arm(self) -> None:
         opening = asyncio.create_task(self._open())

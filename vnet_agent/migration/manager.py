@@ -81,6 +81,7 @@ class Migrations:
         )
         self._finder = Finder(self._context, self._client)
         saved = await self._store.open()
+        await self._end_interrupted()
         await self._server.start()
         self._closed = False
         self._bus.subscribe(DomainEvent, self._on_domain_event)
@@ -128,7 +129,8 @@ class Migrations:
             return
         session = self._begin(ports)
         try:
-            await asyncio.wait_for(session.prepared.wait(), _HOOK_WAIT)
+            async with asyncio.timeout(_HOOK_WAIT):
+                await session.prepared.wait()
         except TimeoutError:
             LOG.info("Migration %s: goes on in the background", session.report.id)
 
@@ -172,7 +174,7 @@ class Migrations:
         return max(held + past, default=0)
 
     async def _recover(self, saved: Sequence[OpenSession]) -> None:
-        """Reports that say "going on" are either gone on with, or end here."""
+        """Go on with what was coming here."""
         for open_session in saved:
             report = self._store.find(open_session.id)
             if report is not None and is_over(report):
@@ -181,12 +183,16 @@ class Migrations:
                 self._run(open_session, resumed=True)
             else:
                 self._run(open_session, resumed=False)
+        await self._adopt()
+        self._on_inventory()
+
+    async def _end_interrupted(self) -> None:
+        """A source's sessions end with its process; the destination opens them anew, and may
+        do so as soon as this agent listens."""
         for report in self._store.reports():
             if not is_over(report) and report.side == "source":
                 report.phase, report.error = Phase.ABORTED, "the agent was restarted"
                 await self._store.save(report)
-        await self._adopt()
-        self._on_inventory()
 
     async def _adopt(self) -> None:
         """Ports of no session: a standby's is opened anew, what has moved away is released."""

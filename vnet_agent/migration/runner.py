@@ -86,9 +86,9 @@ class Runner:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """Run in the background; an exception is logged, and the session goes on."""
-        task = asyncio.create_task(self._guarded(work, name), name=f"{name} {self.report.id}")
+        task = asyncio.create_task(work, name=f"{name} of {self.report.id}")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget)
         return task
 
     def post(self, news: News, detail: str = "") -> None:
@@ -109,9 +109,11 @@ class Runner:
 
     async def close(self) -> None:
         """Stop without a word: a restarted agent goes on with the session."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+            await asyncio.sleep(0)
 
     # -- for the two sides
 
@@ -137,7 +139,8 @@ class Runner:
             await self._record()
         while not (self.session.over and self._actions.empty()):
             try:
-                actions = await asyncio.wait_for(self._actions.get(), self._remaining())
+                async with asyncio.timeout(self._remaining()):
+                    actions = await self._actions.get()
             except TimeoutError:
                 if self._remaining() <= 0:
                     self.touch()
@@ -172,11 +175,10 @@ class Runner:
         self.report.frames_duplicated = frames.duplicated
         self.report.network_gap_ms = frames.network_gap_ms
 
-    async def _guarded(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        try:
-            await work
-        except Exception:
-            LOG.exception("Migration %s: %s ended with an error", self.report.id, name)
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            LOG.error("Migration: %s failed", task.get_name(), exc_info=error)
 
     def _record_steps(self) -> None:
         for phase, detail in self.session.passed[self._steps :]:

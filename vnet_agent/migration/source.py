@@ -92,10 +92,12 @@ class SourceRunner(Runner):
             self.post(News.PEER_ACTIVE)
         wait = self.context.conf.migration.idle_timeout / 2
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.finished.wait(), wait)
+            async with asyncio.timeout(wait):
+                await self.finished.wait()
         if self._suspended_ns is not None and self.session.gone:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._downtime.wait(), _STATISTICS)
+                async with asyncio.timeout(_STATISTICS):
+                    await self._downtime.wait()
         return messages.ActiveReply(
             outcome=self._outcome(),
             detail=self.session.error or "",
@@ -202,7 +204,8 @@ class SourceRunner(Runner):
                 return
             pause = min(remaining, options.idle_timeout / 3)
             try:
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
             except TimeoutError:
                 if pause < remaining:
                     await write(encoder.keepalive())
