@@ -27,6 +27,14 @@ class Report(msgspec.Struct, kw_only=True):
     """One live migration as one host saw it; None is "not measured here", never zero.
 
     `id` is the session's, the same on both hosts. `side` is `source` or `destination`.
+
+    `connections_moved` is how many were in the destination's tables when the state was complete,
+    or so far. `connections_refused` counts refused records of the last stream by reason: a
+    connection that changed while the guest still ran was sent, and counts, again.
+    `precopy_rounds` counts the full copy too. `final_delta_ms` goes from SUSPENDED on the source
+    to the destination's word that all is imported, on the source's clock. `vcpu_pause_ms` is
+    libvirt's own downtime where it gives one, else from SUSPENDED on the source to RESUMED on the
+    destination if both are on one machine.
     """
 
     id: str

@@ -1,0 +1,79 @@
+"""What libvirt's events mean to a session; see the table of a live migration's events in doc/."""
+
+from collections.abc import Iterable
+
+from vnet_agent.migration import seams
+from vnet_agent.migration.destination import DestinationRunner
+from vnet_agent.migration.session import News
+from vnet_agent.migration.source import SourceRunner
+from vnet_agent.model.virt import DomainEvent
+
+#: Details of SUSPENDED and RESUMED that belong to a switchover.
+_SWITCHOVER = frozenset({"MIGRATED", "POSTCOPY"})
+_GONE = frozenset({"shutoff", "crashed", "nostate"})
+
+
+def is_incoming(event: DomainEvent) -> bool:
+    """QEMU was started here to take a guest."""
+    return (event.kind, event.event, event.detail) == ("lifecycle", "STARTED", "MIGRATED")
+
+
+def tell_source(session: SourceRunner, event: DomainEvent) -> None:
+    """SUSPENDED is not final: RESUMED after it means that the switchover failed."""
+    if event.kind == "job-completed":
+        session.measured_downtime(event.downtime_ms)
+    if event.kind != "lifecycle":
+        return
+    match event.event:
+        case "SUSPENDED" if event.detail in _SWITCHOVER:
+            session.guest_paused(event.time_ns)
+        case "RESUMED":
+            session.post(News.GUEST_RESUMED, event.detail)
+        case "STOPPED" if event.detail == "MIGRATED":
+            session.post(News.GUEST_GONE)
+        case "STOPPED":
+            session.post(News.GUEST_DIED, event.detail)
+
+
+def tell_destination(session: DestinationRunner, event: DomainEvent) -> None:
+    """An event from before the session speaks of the VM's earlier stay here, and so does
+    STOPPED/MIGRATED at any time."""
+    if event.kind != "lifecycle" or 0 < event.time_ns < session.saved.started_ns:
+        return
+    match event.event:
+        case "STARTED":
+            session.guest_started()
+        case "RESUMED":
+            session.guest_arrived(f"guest resumed: {event.detail}", event.time_ns)
+        case "SUSPENDED":
+            # It was paused by its user before it left: it arrives as it was.
+            session.guest_arrived(f"guest arrived suspended: {event.detail}")
+        case "STOPPED" if event.detail != "MIGRATED":
+            session.post(News.GUEST_DIED, event.detail)
+
+
+def tell_statistics(sessions: Iterable[SourceRunner], event: DomainEvent) -> None:
+    """They can come when the session is over already: the newest of the instance is meant."""
+    mine = [session for session in sessions if session.report.instance == event.uuid]
+    if mine:
+        mine[-1].measured_downtime(event.downtime_ms)
+
+
+def resync_source(session: SourceRunner, domain: seams.DomainState | None) -> None:
+    if domain is None or domain.state in _GONE:
+        session.post(News.GUEST_GONE)
+    elif domain.state in ("running", "blocked"):
+        session.post(News.GUEST_RESUMED)
+
+
+def resync_destination(session: DestinationRunner, domain: seams.DomainState | None) -> None:
+    """A domain that waits for its guest is paused with the reason migration."""
+    if domain is None or domain.state in _GONE:
+        if session.saved.guest_started:
+            session.post(News.GUEST_DIED, "not there any more after a gap")
+    elif domain.state in ("running", "blocked"):
+        session.guest_arrived("the guest runs, as libvirt says after a gap")
+    elif domain.state == "paused" and domain.reason == "user":
+        session.guest_arrived("the guest is here, paused, as libvirt says after a gap")
+    else:
+        session.guest_started()

@@ -1,0 +1,71 @@
+"""What migration needs of the other rooms, as narrow as it is used."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from vnet_agent.model.event import Event, Type
+from vnet_agent.model.migration import Report
+from vnet_agent.model.port import Port, Role
+
+
+class DomainState(Protocol):
+    """One of libvirt's domains: `state` is `running`, `paused`, `shutoff`, ... ."""
+
+    @property
+    def uuid(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+
+
+#: Ports of a domain XML; DomainXmlError when it is refused.
+ParsePorts = Callable[[str], Sequence[Port]]
+#: All domains of this host's libvirt, now.
+ListDomains = Callable[[], Awaitable[Sequence[DomainState]]]
+
+
+class PortState(Protocol):
+    @property
+    def port(self) -> Port: ...
+    @property
+    def role(self) -> Role: ...
+    @property
+    def generation(self) -> int: ...
+
+
+class Inventory(Protocol):
+    def states(self) -> Sequence[PortState]: ...
+    def of_instance(self, instance: str) -> Sequence[PortState]: ...
+    async def prepare(self, ports: Sequence[Port], *, generation: int) -> None: ...
+    async def activate(self, instance: str, *, generation: int) -> None: ...
+    async def mark_moved(self, instance: str, *, generation: int) -> None: ...
+    async def set_generation(self, instance: str, *, generation: int) -> None: ...
+    async def release(self, instance: str, *, generation: int) -> None: ...
+    def subscribe(self, callback: Callable[[], None]) -> object: ...
+
+
+class EventLog(Protocol):
+    async def emit(
+        self,
+        kind: Type,
+        subject: str | None,
+        data: dict[str, Any] | None = None,
+        /,
+        *,
+        time_ns: int | None = None,
+    ) -> Event: ...
+
+    async def events(
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 100,
+        types: tuple[Type, ...] = (),
+        subject: str | None = None,
+    ) -> list[Event]: ...
+
+
+class Controller(Protocol):
+    async def locate(self, instance: str) -> tuple[str, str] | None: ...
+    async def report_migration(self, report: Report) -> None: ...

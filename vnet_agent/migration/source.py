@@ -1,0 +1,216 @@
+"""The host that the guest leaves: streams the connections of its ports and lets go of them."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+
+from vnet_agent import exceptions
+from vnet_agent.migration import messages, wire
+from vnet_agent.migration.runner import Context, Runner
+from vnet_agent.migration.session import Action, News, SourceSession
+from vnet_agent.model.migration import Phase, Report
+
+LOG = logging.getLogger(__name__)
+
+Write = Callable[[bytes], Awaitable[None]]
+
+#: How long libvirt's statistics may come after the guest has gone, in seconds.
+_STATISTICS = 0.25
+
+
+class SourceRunner(Runner):
+    """One migration away from this host."""
+
+    session: SourceSession
+
+    def __init__(
+        self,
+        context: Context,
+        request: messages.OpenRequest,
+        ports: tuple[wire.StreamPort, ...],
+        instance_name: str,
+        version: int,
+    ) -> None:
+        generation = max(port.generation for port in ports)
+        super().__init__(
+            context,
+            SourceSession(),
+            Report(
+                id=request.session,
+                instance=request.instance,
+                instance_name=instance_name,
+                side="source",
+                source=context.host,
+                destination=request.destination,
+                generation=generation,
+            ),
+        )
+        self.reply = messages.OpenReply(
+            session=request.session,
+            host=context.host,
+            generation=generation,
+            ports=ports,
+            version=version,
+            transfer=request.transfer and context.conf.migration.transfer_state,
+        )
+        self._wake = asyncio.Event()
+        self._stream: object | None = None
+        self._suspended_ns: int | None = None
+        self._downtime = asyncio.Event()
+
+    # -- news from libvirt
+
+    def guest_paused(self, time_ns: int) -> None:
+        if not self.over:
+            self._suspended_ns = time_ns or time.time_ns()
+        self.post(News.GUEST_PAUSED)
+
+    def measured_downtime(self, milliseconds: float | None) -> None:
+        """libvirt's own statistics of the finished job."""
+        if milliseconds is not None:
+            self.report.vcpu_pause_ms = milliseconds
+        self._downtime.set()
+        if self.finished.is_set():
+            self.spawn(self.context.store.save(self.report), "report")
+
+    # -- requests of the destination
+
+    def imported(self) -> messages.ImportedReply:
+        """FINAL is imported there. From SUSPENDED to this news, all on this host's clock: too
+        long by the way back of one message, never too short."""
+        if self._suspended_ns is not None and self.report.final_delta_ms is None:
+            elapsed = (time.time_ns() - self._suspended_ns) / 1e6
+            self.report.final_delta_ms = round(elapsed, 3) if elapsed >= 0 else None
+        return messages.ImportedReply(final_delta_ms=self.report.final_delta_ms)
+
+    async def active(self) -> messages.ActiveReply:
+        """The guest runs there; waits for the end of the session here."""
+        if self.session.phase not in (Phase.ACTIVE, Phase.DRAIN):
+            self.post(News.PEER_ACTIVE)
+        wait = self.context.conf.migration.idle_timeout / 2
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self.finished.wait()
+        if self._suspended_ns is not None and self.session.gone:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STATISTICS):
+                    await self._downtime.wait()
+        return messages.ActiveReply(
+            outcome=self._outcome(),
+            detail=self.session.error or "",
+            suspended_ns=self._suspended_ns,
+            boot_id=self.context.boot_id,
+            downtime_ms=self.report.vcpu_pause_ms,
+        )
+
+    def _outcome(self) -> messages.Outcome:
+        if self.session.phase is Phase.DONE:
+            return messages.Outcome.DONE
+        if not self.over:
+            return messages.Outcome.PENDING
+        return messages.Outcome.KEPT if self.session.kept else messages.Outcome.ENDED
+
+    # -- actions
+
+    def _perform_now(self, action: Action) -> bool:
+        if action not in (Action.SEND_FINAL, Action.END_STREAM):
+            return False
+        self._wake.set()
+        return True
+
+    async def _perform(self, action: Action) -> None:
+        inventory, report = self.context.inventory, self.report
+        if action is Action.MARK_MOVED:
+            await inventory.mark_moved(report.instance, generation=report.generation)
+        elif action is Action.KEEP:
+            await inventory.activate(report.instance, generation=report.generation)
+        elif action is Action.RELEASE:
+            await inventory.release(report.instance, generation=report.generation)
+            self.post(News.RELEASED)
+
+    # -- the stream
+
+    async def send(self, write: Write, attempt: int) -> None:
+        """Write one stream, from HELLO to FINAL or ABORT; a newer stream ends this one."""
+        mine = self._stream = object()
+        encoder = wire.Encoder(version=self.reply.version)
+        self.post(News.STREAM_OPENED)
+        try:
+            await write(encoder.hello(self._hello(attempt)))
+            await self._send_rounds(write, encoder, mine)
+        except (exceptions.DatapathError, exceptions.UnknownPort) as error:
+            LOG.warning("Migration %s: export failed: %s", self.report.id, error)
+            gone = isinstance(error, exceptions.UnknownPort)
+            verdict = wire.Verdict.ENDED if gone else wire.Verdict.RETRY
+            await write(encoder.abort(str(error), verdict=verdict))
+        finally:
+            if self._stream is mine:
+                self._stream = None
+                self.post(News.STREAM_BROKEN)
+
+    def _hello(self, attempt: int) -> wire.Hello:
+        return wire.Hello(
+            session=self.report.id,
+            instance=self.report.instance,
+            host=self.context.host,
+            ports=self.reply.ports,
+            attempt=attempt,
+        )
+
+    async def _send_rounds(self, write: Write, encoder: wire.Encoder, mine: object) -> None:
+        since = 0
+        while self._stream is mine:
+            if self.over:
+                return await self._send_abort(write, encoder)
+            # Both before the export: what changes while it runs comes again in the next round.
+            final = self.session.final_wanted
+            cursor = await self.context.in_thread(self.context.driver.cursor)
+            await self._send_changes(write, encoder, since)
+            since = cursor
+            if final:
+                await write(encoder.round_end() + encoder.final(paused_ns=self._suspended_ns))
+                self.report.precopy_rounds = encoder.rounds - 1
+                self.post(News.FINAL_SENT)
+                return None
+            await write(encoder.round_end())
+            self.report.precopy_rounds = encoder.rounds
+            await self._pause(write, encoder)
+        return None
+
+    async def _send_changes(self, write: Write, encoder: wire.Encoder, since: int) -> None:
+        if not self.reply.transfer:
+            return
+        driver = self.context.driver
+        for index, port in enumerate(self.reply.ports):
+            export = partial(driver.export, port.uuid, since=since)
+            chunks = await self.context.in_thread(export)
+            while (chunk := await self._next(chunks)) is not None:
+                if chunk:
+                    await write(encoder.records(index, chunk))
+
+    async def _next(self, chunks: Iterator[bytes]) -> bytes | None:
+        return await self.context.in_thread(lambda: next(chunks, None))
+
+    async def _pause(self, write: Write, encoder: wire.Encoder) -> None:
+        """Until the next round is due, or the final one is; never silent for long."""
+        options = self.context.conf.migration
+        deadline = time.monotonic() + options.precopy_interval
+        while not self._wake.is_set():
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                return
+            pause = min(remaining, options.idle_timeout / 3)
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                if pause < remaining:
+                    await write(encoder.keepalive())
+
+    async def _send_abort(self, write: Write, encoder: wire.Encoder) -> None:
+        verdict = wire.Verdict.KEPT if self.session.kept else wire.Verdict.ENDED
+        reason = self.session.error or "the session is over"
+        await write(encoder.abort(reason, verdict=verdict))
