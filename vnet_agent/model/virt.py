@@ -35,3 +35,19 @@ class HookCall(msgspec.Struct, frozen=True, kw_only=True):
     suboperation: str = ""
     xml: str = ""
     time_ns: int = 0
+
+
+class DomainState(msgspec.Struct, frozen=True, kw_only=True):
+    """One domain in a listing of libvirt.
+
+    `state` is `running`, `blocked`, `paused`, `shutdown` (in the course of it), `shutoff`,
+    `crashed`, `pmsuspended` or `nostate`; `reason` is libvirt's reason for it, as in `migrated`,
+    `starting-up`, `user` (virDomainRunningReason and its like, lower case with hyphens), or
+    `unknown`. `xml` is the live domain XML, empty for a domain that is not active.
+    """
+
+    uuid: str
+    name: str
+    state: str
+    reason: str = "unknown"
+    xml: str = ""
