@@ -17,6 +17,12 @@ class DomainXmlError(VnetError):
     template = "Domain XML of %(domain)s refused: %(detail)s"
 
 
+class LibvirtError(VnetError):
+    """libvirtd is away, does not answer in time, or refused."""
+
+    template = "libvirt at %(uri)s: %(detail)s"
+
+
 class PolicyError(VnetError):
     """`where` names file and line, or the path inside a JSON document."""
 
