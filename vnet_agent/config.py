@@ -49,6 +49,11 @@ LIBVIRT = [
         3600.0,
         "Seconds between full comparisons of what libvirt says with what is recorded.",
     ),
+    _seconds(
+        "linger", 15.0, 0.0, 600.0,
+        "Seconds that the ports of a VM that is gone keep their tags and connections, so that a "
+        "hard reboot, which stops the VM and starts it anew, finds them again.",
+    ),
     _seconds("reconnect_min", 0.2, 0.05, 60.0, "Seconds before the first attempt to reconnect."),
     _seconds("reconnect_max", 15.0, 0.1, 600.0, "Longest pause in seconds between two attempts."),
     cfg.IntOpt(
