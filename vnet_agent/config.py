@@ -1,7 +1,10 @@
-"""Every option of the agent, with bounds and help; `etc/agent.conf.sample` is generated from here."""
+"""Every option of the agent, with bounds and help; etc/agent.conf.sample is generated from here.
+
+The agent takes the options of oslo.log besides.
+"""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -50,7 +53,10 @@ LIBVIRT = [
         "Seconds between full comparisons of what libvirt says with what is recorded.",
     ),
     _seconds(
-        "linger", 15.0, 0.0, 600.0,
+        "linger",
+        15.0,
+        0.0,
+        600.0,
         "Seconds that the ports of a VM that is gone keep their tags and connections, so that a "
         "hard reboot, which stops the VM and starts it anew, finds them again.",
     ),
@@ -265,12 +271,30 @@ def register(conf: cfg.ConfigOpts) -> None:
         conf.register_opts(options, group=group)
 
 
-def load(arguments: Sequence[str], **overrides: Any) -> cfg.ConfigOpts:
-    """Parse `arguments` (with `--config-file`); raises cfg.Error that names option and value."""
+def load(
+    arguments: Sequence[str],
+    *,
+    also: Callable[[cfg.ConfigOpts], None] | None = None,
+    **overrides: Any,
+) -> cfg.ConfigOpts:
+    """Parse `arguments` (with `--config-file`); raises cfg.Error that names option and value.
+
+    `also` registers further options, such as those of oslo.log.
+    """
     conf = cfg.ConfigOpts()
     register(conf)
+    if also is not None:
+        also(conf)
     files = [] if any(a.startswith("--config-") for a in arguments) else None
     conf(list(arguments), project="vnet", prog="vnet-agent", default_config_files=files)
     for name, value in overrides.items():
         conf.set_override(name, value)
+    _check(conf)
     return conf
+
+
+def _check(conf: cfg.ConfigOpts) -> None:
+    """Read every option once: a value is checked when it is read, and that should be at start."""
+    for group, options in list_opts():
+        for option in options:
+            _ = conf[option.dest] if group is None else conf[group][option.dest]

@@ -13,6 +13,10 @@ class VnetError(Exception):
         super().__init__(self.template % fields)
 
 
+class ConfigError(VnetError):
+    template = "Configuration: %(detail)s"
+
+
 class DomainXmlError(VnetError):
     template = "Domain XML of %(domain)s refused: %(detail)s"
 

@@ -10,6 +10,8 @@ class DomainEvent(msgspec.Struct, frozen=True, kw_only=True):
     `migration-iteration` or `job-completed`. For `lifecycle`, `event` and `detail` are libvirt's
     names, upper case without prefix: `STOPPED`, `MIGRATED`. For devices `detail` is the alias,
     for iterations the number. `time_ns` is wall-clock time (ns since 1970) when the callback ran.
+    `downtime_ms` is libvirt's own measure in `job-completed` of an outgoing migration (the
+    statistics' `downtime`, in milliseconds), None where it gives none.
     """
 
     kind: str
@@ -18,6 +20,7 @@ class DomainEvent(msgspec.Struct, frozen=True, kw_only=True):
     event: str = ""
     detail: str = ""
     time_ns: int = 0
+    downtime_ms: float | None = None
 
 
 class ConnectionChange(msgspec.Struct, frozen=True, kw_only=True):

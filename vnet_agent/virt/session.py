@@ -106,7 +106,14 @@ class Session:
 
     # -- callbacks, in libvirt's event thread
 
-    def _emit(self, domain: Any, kind: str, event: str = "", detail: str = "") -> None:
+    def _emit(
+        self,
+        domain: Any,
+        kind: str,
+        event: str = "",
+        detail: str = "",
+        downtime_ms: float | None = None,
+    ) -> None:
         try:
             self._publish(
                 DomainEvent(
@@ -116,6 +123,7 @@ class Session:
                     event=event,
                     detail=detail,
                     time_ns=time.time_ns(),
+                    downtime_ms=downtime_ms,
                 )
             )
         except Exception:
@@ -149,4 +157,9 @@ class Session:
 
     def _job_completed(self, _: Any, domain: Any, statistics: dict[str, Any], __: Any) -> None:
         operation = statistics.get("operation", libvirt.VIR_DOMAIN_JOB_OPERATION_UNKNOWN)
-        self._emit(domain, "job-completed", event=names.job_operation(operation))
+        self._emit(
+            domain,
+            "job-completed",
+            event=names.job_operation(operation),
+            downtime_ms=statistics.get(libvirt.VIR_DOMAIN_JOB_DOWNTIME),
+        )
