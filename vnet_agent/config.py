@@ -12,11 +12,12 @@ from oslo_config import types as cfg_types
 
 DEFAULT_FILE = "/etc/vnet/agent.conf"
 
-_seconds = lambda name, default, low, high, text: cfg.FloatOpt(  # noqa: E731
-    name, default=default, min=low, max=high, help=text
-)
 
-GLOBAL = [
+def _seconds(name: str, default: float, low: float, high: float, text: str) -> cfg.Opt:
+    return cfg.FloatOpt(name, default=default, min=low, max=high, help=text)
+
+
+GLOBAL: list[cfg.Opt] = [
     cfg.StrOpt(
         "host",
         default=socket.gethostname(),
@@ -43,7 +44,7 @@ GLOBAL = [
     ),
 ]
 
-LIBVIRT = [
+LIBVIRT: list[cfg.Opt] = [
     cfg.StrOpt("uri", default="qemu:///system", help="URI of the libvirt daemon to follow."),
     _seconds(
         "resync_interval",
@@ -78,7 +79,7 @@ LIBVIRT = [
     ),
 ]
 
-DATAPATH = [
+DATAPATH: list[cfg.Opt] = [
     cfg.StrOpt(
         "driver",
         default="ebpf",
@@ -119,7 +120,7 @@ DATAPATH = [
     ),
 ]
 
-POLICY = [
+POLICY: list[cfg.Opt] = [
     cfg.StrOpt(
         "file",
         default="",
@@ -135,7 +136,7 @@ POLICY = [
     ),
 ]
 
-MIGRATION = [
+MIGRATION: list[cfg.Opt] = [
     cfg.StrOpt(
         "listen_address",
         default="127.0.0.1",
@@ -192,7 +193,7 @@ MIGRATION = [
     ),
 ]
 
-CONTROLLER = [
+CONTROLLER: list[cfg.Opt] = [
     cfg.StrOpt(
         "url",
         default="",
@@ -215,7 +216,7 @@ CONTROLLER = [
     cfg.StrOpt("ca_file", default="", help="PEM authorities to check the controller against."),
 ]
 
-EVENTS = [
+EVENTS: list[cfg.Opt] = [
     cfg.ListOpt(
         "sinks",
         default=["controller"],
@@ -238,7 +239,7 @@ EVENTS = [
     ),
 ]
 
-HOOK = [
+HOOK: list[cfg.Opt] = [
     cfg.IntOpt(
         "timeout_ms",
         default=200,
@@ -285,7 +286,7 @@ def load(
     register(conf)
     if also is not None:
         also(conf)
-    files = [] if any(a.startswith("--config-") for a in arguments) else None
+    files: list[str] | None = [] if any(a.startswith("--config-") for a in arguments) else None
     conf(list(arguments), project="vnet", prog="vnet-agent", default_config_files=files)
     for name, value in overrides.items():
         conf.set_override(name, value)
