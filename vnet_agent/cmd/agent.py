@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -30,5 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def complain(error: Exception, status: int) -> int:
-    print(f"vnet-agent: {' '.join(str(error).split())}", file=sys.stderr)
+    """One line that names option, value and file: oslo.config shows the file as a tuple."""
+    text = re.sub(r"LocationInfo\(.*?detail='([^']*)'\)", r"\1", " ".join(str(error).split()))
+    print(f"vnet-agent: {text}", file=sys.stderr)
     return status
