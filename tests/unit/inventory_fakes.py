@@ -147,6 +147,7 @@ class FakeLinks:
         self._callbacks: list[Callable[[], None]] = []
         self._next = 10
         self.hidden: dict[int, str] = {}
+        self.aliases_set: list[str] = []
 
     async def start(self) -> None: ...
     async def close(self) -> None: ...
@@ -167,6 +168,7 @@ class FakeLinks:
     async def set_alias(self, ifindex: int, alias: str) -> None:
         if ifindex not in self.links:
             raise LinkGone
+        self.aliases_set.append(alias)
         self.change(ifindex, alias=alias)
 
     def subscribe(self, callback: Callable[[], None]) -> None:

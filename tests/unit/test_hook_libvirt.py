@@ -218,6 +218,17 @@ def test_any_number_of_arguments(config: Path, agent: Agent, arguments: tuple[st
     assert agent.requests[0][1]["domain"] == arguments[0]
 
 
+def test_nothing_that_prints_reaches_libvirt(config: Path) -> None:
+    """Its standard output replaces the XML of a migrating domain."""
+    code = (
+        "import os; from vnet_agent.hooks import libvirt_hook as hook\n"
+        "hook.tell_agent = lambda *_: (print('printed', flush=True), os.write(1, b'written'))\n"
+        "hook.main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
 def test_name_with_line_breaks_stays_one_line(config: Path) -> None:
     assert_quiet_failure(run(config, "a\nb", "start", "begin", "-"), rb"a\nb start begin")
 

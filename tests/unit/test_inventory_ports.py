@@ -127,7 +127,7 @@ async def test_a_tag_removed_without_news_is_written_again_by_the_comparison() -
         await world.inventory.reconcile()
         world.links.hidden[ifindex] = ""
         await world.inventory.reconcile()
-        assert world.links.alias(ifindex) == ALIAS
+        assert world.links.aliases_set == [ALIAS, ALIAS]
 
 
 async def test_a_fight_over_the_tag_ends() -> None:
@@ -297,6 +297,17 @@ async def test_a_reused_tap_name_belongs_to_the_vm_that_runs() -> None:
         assert world.inventory.get(OTHER).ifindex == second
         assert world.inventory.get(PORT).ifindex is None
         assert ("attach", PORT, second) not in world.driver.calls
+
+
+async def test_of_two_vms_that_name_one_tap_one_has_it() -> None:
+    async with running(World()) as world:
+        ifindex = world.links.add(TAP)
+        second = make_port(uuid=OTHER, instance=OTHER, mac="fa:16:3e:00:00:0b")
+        world.domains.now = [make_domain(make_port()), make_domain(second, uuid=OTHER)]
+        await world.inventory.reconcile()
+        assert world.inventory.get(PORT).ifindex == ifindex
+        assert world.inventory.get(OTHER).ifindex is None
+        assert world.links.aliases_set == [ALIAS]
 
 
 async def test_one_port_that_fails_does_not_stop_the_others() -> None:

@@ -89,6 +89,16 @@ async def test_a_prepared_port_waits_for_its_domain() -> None:
         assert world.role() is S
 
 
+async def test_what_arrived_is_not_held_longer_than_any_other_port() -> None:
+    async with running(World(linger=0.0)) as world:
+        await world.inventory.prepare([make_port()], generation=3)
+        world.domains.now = [make_domain(make_port())]
+        await world.inventory.reconcile()
+        world.domains.now = []
+        await world.inventory.reconcile()
+        assert not world.held()
+
+
 async def test_a_listing_begun_before_an_order_does_not_overrule_it() -> None:
     async with running(World(linger=0.0)) as world:
         world.domains.gate = asyncio.Event()
