@@ -61,6 +61,7 @@ class Agent:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
+                stdout=log,
                 stderr=log,
                 env=os.environ | {"NOTIFY_SOCKET": str(self.directory / "notify")},
             )
