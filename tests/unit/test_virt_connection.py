@@ -151,8 +151,8 @@ async def test_comes_back_after_any_close(bus: Bus, seen: Seen, fake: type[FakeS
     assert fake.opened[1].closed
 
 
-async def test_tries_again_until_libvirtd_is_there(
-    bus: Bus, seen: Seen, fake: type[FakeSession]
+async def test_tries_again_until_libvirtd_is_there_and_says_so_once(
+    bus: Bus, seen: Seen, fake: type[FakeSession], caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(number: int) -> None:
         if number < 3:
@@ -165,6 +165,7 @@ async def test_tries_again_until_libvirtd_is_there(
         await connection.domains()
     await seen.wait(is_change(True))
     assert next(fake.numbers) == 4
+    assert caplog.text.count("no socket") == 1
     await connection.close()
 
 

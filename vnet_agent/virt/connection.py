@@ -105,16 +105,21 @@ class Connection:
         loop = asyncio.get_running_loop()
         shortest, longest = self._pauses
         pause = shortest
+        told = ""
         while True:
+            since = loop.time()
+            refusal = ""
             try:
-                since = loop.time()
                 await self._live_once(loop)
                 if loop.time() - since > longest:
                     pause = shortest
             except libvirt.libvirtError as error:
-                LOG.warning("No connection to libvirt at %s: %s", self._uri, error)
+                refusal = str(error)
             except Exception:
                 LOG.exception("The connection to libvirt at %s failed", self._uri)
+            if refusal and refusal != told:
+                LOG.warning("No connection to libvirt at %s, trying on: %s", self._uri, refusal)
+            told = refusal
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(pause * 2, longest)
 
