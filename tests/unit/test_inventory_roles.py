@@ -1,6 +1,8 @@
 """Roles and generations: what libvirt, migrations and the datapath say of who owns a port."""
 
 import asyncio
+import threading
+from typing import Any
 
 import pytest
 from inventory_fakes import (
@@ -191,6 +193,26 @@ async def test_a_vm_that_comes_back_starts_without_its_old_connections() -> None
         world.driver.calls.clear()
         await world.inventory.prepare([make_port()], generation=3)
         assert ("flush", PORT) not in world.driver.calls
+
+
+async def test_an_order_whose_caller_gives_up_is_carried_out() -> None:
+    async with running(World()) as world:
+        entered, proceed = threading.Event(), threading.Event()
+        original = world.driver.set_port
+
+        def slow(*arguments: Any, **fields: Any) -> Any:
+            entered.set()
+            proceed.wait(10)
+            return original(*arguments, **fields)
+
+        world.driver.set_port = slow  # type: ignore[method-assign]
+        order = asyncio.create_task(world.inventory.prepare([make_port()], generation=3))
+        await until(entered.is_set)
+        order.cancel()
+        await asyncio.gather(order, return_exceptions=True)
+        proceed.set()
+        await until(lambda: world.inventory.states())
+        assert world.driver.calls == [("set_port", PORT, S, 3), ("set_policy", PORT)]
 
 
 async def test_orders_for_an_instance_without_ports_are_no_error() -> None:

@@ -1,8 +1,8 @@
 """The one owner of this host's ports: domain XML -> Port -> tag and datapath.
 
-News (libvirt's events, rtnetlink, hooks) trigger, a full comparison makes it true. Every change
-is made under one lock; listing libvirt's domains, which may take long while a hook of libvirt
-waits for this very agent, is done outside it.
+News (libvirt's events, rtnetlink, hooks) trigger, a full comparison makes it true. Changes are
+made one at a time; listing libvirt's domains, which may take long while a hook of libvirt waits
+for this very agent, is no part of them.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from vnet_agent.bus import Bus
 from vnet_agent.datapath.base import Driver
 from vnet_agent.exceptions import DomainXmlError, LibvirtError, StaleGeneration, VnetError
 from vnet_agent.inventory.announce import Announcer, EventLog
+from vnet_agent.inventory.changes import Changes
 from vnet_agent.inventory.entry import Entry, PortState
 from vnet_agent.inventory.links import Links
 from vnet_agent.inventory.listing import Listing, Running, role_of
@@ -62,7 +63,7 @@ class Inventory:
         self._tagger = Tagger(driver, links, self._announcer)
         self._uplinks = Uplinks(conf.datapath.uplinks, driver, links)
         self._listing = Listing()
-        self._lock = asyncio.Lock()
+        self._changes = Changes()
         self._sequence = 0
         self._triggers = Triggers(
             self.reconcile, self._settle, interval=conf.libvirt.resync_interval
@@ -87,6 +88,7 @@ class Inventory:
     async def close(self) -> None:
         """Stop following; tags and datapath stay as they are."""
         await self._triggers.close()
+        await self._changes.close()
         await self._announcer.close()
         await self._links.close()
 
@@ -113,47 +115,27 @@ class Inventory:
 
         Connections that an earlier stay of the VM left are forgotten.
         """
-        async with self._lock:
-            for port in ports:
-                before = self._table.get(port.uuid)
-                was = before and before.role
-                self._refuse_older(before, generation)
-                entry = self._table.put(port, role=Role.STANDBY, generation=generation)
-                if was not in (None, Role.STANDBY):
-                    self._table.flush(entry, generation=generation)
-                self._touch(entry, hold=HOLD)
-            await self._settle_locked()
+        await self._changes.run(self._prepare(ports, generation))
 
     async def activate(self, instance: str, *, generation: int) -> None:
         """The guest runs here: it has arrived, or its migration was given up."""
-        await self._change(instance, Role.ACTIVE, generation, hold=0.0)
+        await self._changes.run(self._change(instance, Role.ACTIVE, generation, hold=0.0))
 
     async def mark_moved(self, instance: str, *, generation: int) -> None:
         """The guest runs elsewhere; its ports stay until `release`, or for two minutes."""
-        await self._change(instance, Role.MOVED, generation, hold=HOLD)
+        await self._changes.run(self._change(instance, Role.MOVED, generation, hold=HOLD))
 
     async def set_generation(self, instance: str, *, generation: int) -> None:
         """A migration of the VM began and owns its ports from now on."""
-        await self._change(instance, None, generation, hold=HOLD)
+        await self._changes.run(self._change(instance, None, generation, hold=HOLD))
 
     async def release(self, instance: str, *, generation: int) -> None:
         """Forget the VM's ports and their connections, unless they have a newer owner."""
-        async with self._lock:
-            for entry in self._table.of_instance(instance):
-                if entry.generation > generation:
-                    LOG.info(
-                        "Port %s stays: generation %d was released, its owner's is %d",
-                        entry.port.uuid, generation, entry.generation,
-                    )  # fmt: skip
-                    continue
-                await self._remove(entry)
-            self._tell()
+        await self._changes.run(self._release(instance, generation))
 
     async def apply_policy(self) -> None:
         """Give every port the policy that the store says now."""
-        async with self._lock:
-            await self._table.apply_policy()
-            await self._settle_locked()
+        await self._changes.run(self._apply_policy())
 
     # -- the comparison with libvirt
 
@@ -166,16 +148,18 @@ class Inventory:
             LOG.info("Ports stay as they are: %s", error)
             listing = None
         await self._links.refresh()
-        async with self._lock:
-            self._table.notice_roles()
-            if listing is not None:
-                self._see(listing, began)
-                await self._miss(listing, began)
-            for entry in self._table:
-                entry.retags = 0
-            await self._settle_locked()
+        await self._changes.run(self._compare(listing, began))
 
-    def _see(self, listing: dict[str, Running], began: int) -> None:
+    async def _compare(self, listing: dict[str, Running] | None, began: int) -> None:
+        await self._table.notice_roles()
+        if listing is not None:
+            await self._see(listing, began)
+            await self._miss(listing, began)
+        for entry in self._table:
+            entry.retags = 0
+        await self._settle_all()
+
+    async def _see(self, listing: dict[str, Running], began: int) -> None:
         claimed: set[str] = set()
         for running in listing.values():
             for port in running.ports or ():
@@ -183,16 +167,16 @@ class Inventory:
                 if port.uuid in claimed:
                     LOG.error("Port %s of %s is another VM's too", port.uuid, port.instance)
                 elif entry is None or entry.touched <= began:
-                    self._see_port(running, port, entry)
+                    await self._see_port(running, port, entry)
                 claimed.add(port.uuid)
 
-    def _see_port(self, running: Running, port: Port, entry: Entry | None) -> None:
+    async def _see_port(self, running: Running, port: Port, entry: Entry | None) -> None:
         same = entry is not None and entry.port.instance == port.instance
         role = role_of(running, entry.role if entry and same else None)
         generation = entry.generation if entry and same else FIRST_GENERATION
         arrived = entry is not None and entry.role is Role.STANDBY and role is Role.ACTIVE
         try:
-            entry = self._table.put(port, role=role, generation=generation)
+            entry = await self._table.put(port, role=role, generation=generation)
         except VnetError as error:
             LOG.error("Port %s of %s: %s", port.uuid, port.instance, error)
             return
@@ -227,27 +211,11 @@ class Inventory:
 
     async def _on_domain_event(self, event: DomainEvent) -> None:
         if event.kind == "lifecycle" and event.event == "RESUMED":
-            await self._on_resumed(event.uuid)
+            await self._changes.run(self._arrive(event.uuid))
         elif (event.event, event.detail) == ("STOPPED", "MIGRATED"):
-            await self._on_left(event.uuid)
+            await self._changes.run(self._leave(event.uuid))
         if event.kind in ("lifecycle", "device-added", "device-removed"):
             self._triggers.domains_changed()
-
-    async def _on_resumed(self, instance: str) -> None:
-        async with self._lock:
-            for entry in self._table.of_instance(instance):
-                if entry.role is Role.STANDBY:
-                    self._table.change(entry, role=Role.ACTIVE, generation=entry.generation)
-                    self._touch(entry, hold=0.0)
-            self._tell()
-
-    async def _on_left(self, instance: str) -> None:
-        """The last step of a migration on its source: true even if no session knows of it."""
-        async with self._lock:
-            for entry in self._table.of_instance(instance):
-                self._table.change(entry, role=Role.MOVED, generation=entry.generation)
-                self._touch(entry, hold=HOLD)
-            self._tell()
 
     async def _on_connection_change(self, change: ConnectionChange) -> None:
         if change.connected:
@@ -267,38 +235,78 @@ class Inventory:
         except DomainXmlError as error:
             LOG.error("%s; its hook is ignored", error)
             return
-        async with self._lock:
-            for port in ports:
-                if self._table.get(port.uuid) is None:
-                    entry = self._table.put(port, role=Role.STANDBY, generation=FIRST_GENERATION)
-                    self._touch(entry, hold=self._linger)
-            await self._settle_locked()
+        await self._changes.run(self._expect(ports))
         self._triggers.domains_changed()
 
-    # -- under the lock
+    # -- changes: only through self._changes
+
+    async def _prepare(self, ports: Sequence[Port], generation: int) -> None:
+        for port in ports:
+            before = self._table.get(port.uuid)
+            was = before and before.role
+            self._refuse_older(before, generation)
+            entry = await self._table.put(port, role=Role.STANDBY, generation=generation)
+            if was not in (None, Role.STANDBY):
+                await self._table.flush(entry, generation=generation)
+            self._touch(entry, hold=HOLD)
+        await self._settle_all()
 
     async def _change(
         self, instance: str, role: Role | None, generation: int, *, hold: float
     ) -> None:
-        async with self._lock:
-            entries = self._table.of_instance(instance)
-            for entry in entries:
-                self._refuse_older(entry, generation)
-            for entry in entries:
-                self._table.change(entry, role=role, generation=generation)
-                self._touch(entry, hold=hold)
-            self._tell()
+        entries = self._table.of_instance(instance)
+        for entry in entries:
+            self._refuse_older(entry, generation)
+        for entry in entries:
+            await self._table.change(entry, role=role, generation=generation)
+            self._touch(entry, hold=hold)
+        self._tell()
+
+    async def _release(self, instance: str, generation: int) -> None:
+        for entry in self._table.of_instance(instance):
+            if entry.generation <= generation:
+                await self._remove(entry)
+                continue
+            LOG.info(
+                "Port %s stays: generation %d was released, its owner's is %d",
+                entry.port.uuid, generation, entry.generation,
+            )  # fmt: skip
+        self._tell()
+
+    async def _apply_policy(self) -> None:
+        await self._table.apply_policy()
+        await self._settle_all()
+
+    async def _arrive(self, instance: str) -> None:
+        for entry in self._table.of_instance(instance):
+            if entry.role is Role.STANDBY:
+                await self._table.change(entry, role=Role.ACTIVE, generation=entry.generation)
+                self._touch(entry, hold=0.0)
+        self._tell()
+
+    async def _leave(self, instance: str) -> None:
+        """The last step of a migration on its source: true even if no session knows of it."""
+        for entry in self._table.of_instance(instance):
+            await self._table.change(entry, role=Role.MOVED, generation=entry.generation)
+            self._touch(entry, hold=HOLD)
+        self._tell()
+
+    async def _expect(self, ports: Sequence[Port]) -> None:
+        for port in ports:
+            if self._table.get(port.uuid) is None:
+                entry = await self._table.put(port, role=Role.STANDBY, generation=FIRST_GENERATION)
+                self._touch(entry, hold=self._linger)
+        await self._settle_all()
 
     async def _remove(self, entry: Entry) -> None:
         await self._tagger.remove(entry)
-        self._table.remove(entry)
+        await self._table.remove(entry)
 
     async def _settle(self) -> None:
-        async with self._lock:
-            await self._settle_locked()
+        await self._changes.run(self._settle_all())
 
-    async def _settle_locked(self) -> None:
-        self._uplinks.settle()
+    async def _settle_all(self) -> None:
+        await self._uplinks.settle()
         await self._tagger.settle(list(self._table))
         self._tell()
 

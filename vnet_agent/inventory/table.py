@@ -22,7 +22,11 @@ class PolicyStore(Protocol):
 
 
 class Table:
-    """Holds the entries by port UUID. Methods raise DatapathError and StaleGeneration."""
+    """Holds the entries by port UUID. Methods raise DatapathError and StaleGeneration.
+
+    The driver works in threads: a port's tables take tens of milliseconds to make. Callers make
+    one change at a time and let none be cancelled half way.
+    """
 
     def __init__(self, driver: Driver, policy: PolicyStore, *, quota: int) -> None:
         self._driver = driver
@@ -63,52 +67,56 @@ class Table:
             self._entries[held.port] = entry
             LOG.info("Port %s of %s adopted, %s", held.port, held.instance, held.role)
 
-    def put(self, port: Port, *, role: Role, generation: int) -> Entry:
+    async def put(self, port: Port, *, role: Role, generation: int) -> Entry:
         """Create the port or change it, and give it its policy: then it may be attached."""
         entry = self._entries.get(port.uuid)
         if entry is not None and entry.port.instance != port.instance:
             LOG.info("Port %s now belongs to %s", port.uuid, port.instance)
-            self._driver.remove_port(port.uuid, generation=entry.generation)
+            await asyncio.to_thread(
+                self._driver.remove_port, port.uuid, generation=entry.generation
+            )
             del self._entries[port.uuid]
             entry = None
         if entry is None or (entry.port, entry.role, entry.generation, entry.known) != (
             port, role, generation, True,
         ):  # fmt: skip
-            entry = self._set(entry, port, role, generation)
+            entry = await self._set(entry, port, role, generation)
             entry.known = True
         policy = self._policy.resolve(port)
         if policy != entry.policy:
-            self._driver.set_policy(port.uuid, policy)
+            await asyncio.to_thread(self._driver.set_policy, port.uuid, policy)
             entry.policy = policy
         return entry
 
-    def change(self, entry: Entry, *, role: Role | None = None, generation: int) -> None:
+    async def change(self, entry: Entry, *, role: Role | None = None, generation: int) -> None:
         """Give the port another role or owner; StaleGeneration for an older owner than it has."""
         if generation < entry.generation:
             raise StaleGeneration(port=entry.port.uuid, given=generation, current=entry.generation)
         role = role or entry.role
         if (role, generation) != (entry.role, entry.generation):
-            self._set(entry, entry.port, role, generation)
+            await self._set(entry, entry.port, role, generation)
 
-    def flush(self, entry: Entry, *, generation: int) -> None:
+    async def flush(self, entry: Entry, *, generation: int) -> None:
         """Forget connections of an earlier stay of the VM."""
-        count = self._driver.flush(entry.port.uuid, generation=generation)
+        count = await asyncio.to_thread(self._driver.flush, entry.port.uuid, generation=generation)
         LOG.info("Port %s: %d connections of an earlier stay forgotten", entry.port.uuid, count)
 
-    def remove(self, entry: Entry) -> None:
+    async def remove(self, entry: Entry) -> None:
         """Forget the port, its connections and its policy, here and in the datapath."""
         try:
-            self._driver.remove_port(entry.port.uuid, generation=entry.generation)
+            await asyncio.to_thread(
+                self._driver.remove_port, entry.port.uuid, generation=entry.generation
+            )
         except UnknownPort:
             LOG.debug("Port %s was gone from the datapath already", entry.port.uuid)
         self._entries.pop(entry.port.uuid, None)
         LOG.info("Port %s of %s forgotten", entry.port.uuid, entry.port.instance)
 
-    def notice_roles(self) -> None:
+    async def notice_roles(self) -> None:
         """Learn which standby ports the datapath activated because their guest sent a frame."""
         if not any(entry.role is Role.STANDBY for entry in self):
             return
-        for held in self._driver.ports():
+        for held in await asyncio.to_thread(self._driver.ports):
             entry = self._entries.get(held.port)
             if entry and entry.role is Role.STANDBY and held.role is Role.ACTIVE:
                 entry.role = Role.ACTIVE
@@ -134,8 +142,9 @@ class Table:
         entry.policy = policy
         return None
 
-    def _set(self, entry: Entry | None, port: Port, role: Role, generation: int) -> Entry:
-        held = self._driver.set_port(
+    async def _set(self, entry: Entry | None, port: Port, role: Role, generation: int) -> Entry:
+        held = await asyncio.to_thread(
+            self._driver.set_port,
             port.uuid,
             instance=port.instance,
             mac=port.mac,

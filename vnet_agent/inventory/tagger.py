@@ -1,5 +1,6 @@
 """Brings taps and ports together: attaches the datapath to a port's tap, and writes its tag."""
 
+import asyncio
 import logging
 from collections.abc import Collection
 
@@ -73,7 +74,7 @@ class Tagger:
             await self._set_alias(entry, old, "")
         if not moved:  # a new interface replaces the old one in the datapath when it is attached
             try:
-                self._driver.detach(entry.port.uuid)
+                await asyncio.to_thread(self._driver.detach, entry.port.uuid)
             except VnetError as error:
                 LOG.info("Port %s: %s", entry.port.uuid, error)
         if entry.tagged:
@@ -85,7 +86,7 @@ class Tagger:
             if entry.policy is None:
                 return
             try:
-                self._driver.attach(entry.port.uuid, link.ifindex)
+                await asyncio.to_thread(self._driver.attach, entry.port.uuid, link.ifindex)
             except VnetError as error:
                 LOG.warning("Port %s: %s", entry.port.uuid, error)
                 return

@@ -1,5 +1,6 @@
 """The interfaces that lead out of the host: attached when they are there."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 
@@ -19,30 +20,30 @@ class Uplinks:
         self._wanted = dict(_read(value) for value in configured)
         self._attached: dict[str, int] = {}
 
-    def settle(self) -> None:
+    async def settle(self) -> None:
         """Attach those that appeared, detach those that are gone; errors are logged."""
         for name, network in self._wanted.items():
             link = self._links.by_name(name)
             held = self._attached.get(name)
             if held is not None and (link is None or link.ifindex != held):
-                self._detach(name, held)
+                await self._detach(name, held)
             if link is not None and name not in self._attached:
-                self._attach(name, link.ifindex, network)
+                await self._attach(name, link.ifindex, network)
 
-    def _attach(self, name: str, ifindex: int, network: int) -> None:
+    async def _attach(self, name: str, ifindex: int, network: int) -> None:
         try:
-            self._driver.attach_uplink(ifindex, network=network)
+            await asyncio.to_thread(self._driver.attach_uplink, ifindex, network=network)
         except VnetError as error:
             LOG.error("Uplink %s: %s", name, error)
             return
         self._attached[name] = ifindex
         LOG.info("Uplink %s (interface %d) leads out for network %d", name, ifindex, network)
 
-    def _detach(self, name: str, ifindex: int) -> None:
+    async def _detach(self, name: str, ifindex: int) -> None:
         del self._attached[name]
         LOG.warning("Uplink %s (interface %d) is gone", name, ifindex)
         try:
-            self._driver.detach_uplink(ifindex)
+            await asyncio.to_thread(self._driver.detach_uplink, ifindex)
         except VnetError as error:
             LOG.info("Uplink %s: %s", name, error)
 
