@@ -1,7 +1,10 @@
-"""Every option of the agent, with bounds and help; `etc/agent.conf.sample` is generated from here."""
+"""Every option of the agent, with bounds and help; etc/agent.conf.sample is generated from here.
+
+The agent takes the options of oslo.log besides.
+"""
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from oslo_config import cfg
@@ -9,11 +12,12 @@ from oslo_config import types as cfg_types
 
 DEFAULT_FILE = "/etc/vnet/agent.conf"
 
-_seconds = lambda name, default, low, high, text: cfg.FloatOpt(  # noqa: E731
-    name, default=default, min=low, max=high, help=text
-)
 
-GLOBAL = [
+def _seconds(name: str, default: float, low: float, high: float, text: str) -> cfg.Opt:
+    return cfg.FloatOpt(name, default=default, min=low, max=high, help=text)
+
+
+GLOBAL: list[cfg.Opt] = [
     cfg.StrOpt(
         "host",
         default=socket.gethostname(),
@@ -40,7 +44,7 @@ GLOBAL = [
     ),
 ]
 
-LIBVIRT = [
+LIBVIRT: list[cfg.Opt] = [
     cfg.StrOpt("uri", default="qemu:///system", help="URI of the libvirt daemon to follow."),
     _seconds(
         "resync_interval",
@@ -48,6 +52,14 @@ LIBVIRT = [
         1.0,
         3600.0,
         "Seconds between full comparisons of what libvirt says with what is recorded.",
+    ),
+    _seconds(
+        "linger",
+        15.0,
+        0.0,
+        600.0,
+        "Seconds that the ports of a VM that is gone keep their tags and connections, so that a "
+        "hard reboot, which stops the VM and starts it anew, finds them again.",
     ),
     _seconds("reconnect_min", 0.2, 0.05, 60.0, "Seconds before the first attempt to reconnect."),
     _seconds("reconnect_max", 15.0, 0.1, 600.0, "Longest pause in seconds between two attempts."),
@@ -67,7 +79,7 @@ LIBVIRT = [
     ),
 ]
 
-DATAPATH = [
+DATAPATH: list[cfg.Opt] = [
     cfg.StrOpt(
         "driver",
         default="ebpf",
@@ -108,7 +120,7 @@ DATAPATH = [
     ),
 ]
 
-POLICY = [
+POLICY: list[cfg.Opt] = [
     cfg.StrOpt(
         "file",
         default="",
@@ -124,7 +136,7 @@ POLICY = [
     ),
 ]
 
-MIGRATION = [
+MIGRATION: list[cfg.Opt] = [
     cfg.StrOpt(
         "listen_address",
         default="127.0.0.1",
@@ -181,7 +193,7 @@ MIGRATION = [
     ),
 ]
 
-CONTROLLER = [
+CONTROLLER: list[cfg.Opt] = [
     cfg.StrOpt(
         "url",
         default="",
@@ -204,7 +216,7 @@ CONTROLLER = [
     cfg.StrOpt("ca_file", default="", help="PEM authorities to check the controller against."),
 ]
 
-EVENTS = [
+EVENTS: list[cfg.Opt] = [
     cfg.ListOpt(
         "sinks",
         default=["controller"],
@@ -227,7 +239,7 @@ EVENTS = [
     ),
 ]
 
-HOOK = [
+HOOK: list[cfg.Opt] = [
     cfg.IntOpt(
         "timeout_ms",
         default=200,
@@ -260,12 +272,30 @@ def register(conf: cfg.ConfigOpts) -> None:
         conf.register_opts(options, group=group)
 
 
-def load(arguments: Sequence[str], **overrides: Any) -> cfg.ConfigOpts:
-    """Parse `arguments` (with `--config-file`); raises cfg.Error that names option and value."""
+def load(
+    arguments: Sequence[str],
+    *,
+    also: Callable[[cfg.ConfigOpts], None] | None = None,
+    **overrides: Any,
+) -> cfg.ConfigOpts:
+    """Parse `arguments` (with `--config-file`); raises cfg.Error that names option and value.
+
+    `also` registers further options, such as those of oslo.log.
+    """
     conf = cfg.ConfigOpts()
     register(conf)
-    files = [] if any(a.startswith("--config-") for a in arguments) else None
+    if also is not None:
+        also(conf)
+    files: list[str] | None = [] if any(a.startswith("--config-") for a in arguments) else None
     conf(list(arguments), project="vnet", prog="vnet-agent", default_config_files=files)
     for name, value in overrides.items():
         conf.set_override(name, value)
+    _check(conf)
     return conf
+
+
+def _check(conf: cfg.ConfigOpts) -> None:
+    """Read every option once: a value is checked when it is read, and that should be at start."""
+    for group, options in list_opts():
+        for option in options:
+            _ = conf[option.dest] if group is None else conf[group][option.dest]

@@ -13,8 +13,18 @@ class VnetError(Exception):
         super().__init__(self.template % fields)
 
 
+class ConfigError(VnetError):
+    template = "Configuration: %(detail)s"
+
+
 class DomainXmlError(VnetError):
     template = "Domain XML of %(domain)s refused: %(detail)s"
+
+
+class LibvirtError(VnetError):
+    """libvirtd is away, does not answer in time, or refused."""
+
+    template = "libvirt at %(uri)s: %(detail)s"
 
 
 class PolicyError(VnetError):

@@ -1,0 +1,53 @@
+"""The interfaces that lead out of the host: attached when they are there."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from vnet_agent.datapath.base import Driver
+from vnet_agent.exceptions import VnetError
+from vnet_agent.inventory.links import Links
+
+LOG = logging.getLogger(__name__)
+
+
+class Uplinks:
+    """`configured` are the values of [datapath] uplinks: NAME or NAME:NETWORK."""
+
+    def __init__(self, configured: Sequence[str], driver: Driver, links: Links) -> None:
+        self._driver = driver
+        self._links = links
+        self._wanted = dict(_read(value) for value in configured)
+        self._attached: dict[str, int] = {}
+
+    async def settle(self) -> None:
+        """Attach those that appeared, detach those that are gone; errors are logged."""
+        for name, network in self._wanted.items():
+            link = self._links.by_name(name)
+            held = self._attached.get(name)
+            if held is not None and (link is None or link.ifindex != held):
+                await self._detach(name, held)
+            if link is not None and name not in self._attached:
+                await self._attach(name, link.ifindex, network)
+
+    async def _attach(self, name: str, ifindex: int, network: int) -> None:
+        try:
+            await asyncio.to_thread(self._driver.attach_uplink, ifindex, network=network)
+        except VnetError as error:
+            LOG.error("Uplink %s: %s", name, error)
+            return
+        self._attached[name] = ifindex
+        LOG.info("Uplink %s (interface %d) leads out for network %d", name, ifindex, network)
+
+    async def _detach(self, name: str, ifindex: int) -> None:
+        del self._attached[name]
+        LOG.warning("Uplink %s (interface %d) is gone", name, ifindex)
+        try:
+            await asyncio.to_thread(self._driver.detach_uplink, ifindex)
+        except VnetError as error:
+            LOG.info("Uplink %s: %s", name, error)
+
+
+def _read(value: str) -> tuple[str, int]:
+    name, _, network = value.partition(":")
+    return name, int(network or 0)
