@@ -17,7 +17,7 @@ demo-down: ## take away what `make demo KEEP=1` left running
 test: setup-test root lint test-c fuzz test-unit test-functional test-package test-demo ## everything; needs root
 
 test-unit: setup ## tests without root, under a minute
-	$(PYTEST) -q tests/unit
+	$(PYTEST) -q -n 2 tests/unit
 
 test-functional: setup-test root ## tests on the real kernel, libvirtd and QEMU; needs root
 	$(PYTEST) -v tests/functional

@@ -112,7 +112,7 @@ class Cloud:
             self.start_agent(host)
         names = {host.name for host in self.lab.hosts}
         wait_for(
-            lambda: names <= {seen["host"] for seen in self.api.get("/v1/hosts")["hosts"]},
+            lambda: names <= {seen["name"] for seen in self.api.get("/v1/hosts")["hosts"]},
             "the agents did not report to the controller",
         )
 

@@ -1,7 +1,7 @@
 """200 connections between a VM and a plain peer, and what became of them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from devstack.cloud import Cloud, wait_for
 from devstack.lab import Control, Guest, LabError, Peer
@@ -26,10 +26,22 @@ class Bundle:
 
 
 class Traffic:
-    """`count` connections: half begun by the peer, half by the VM, half IPv4, half IPv6."""
+    """`count` connections: half begun by the peer, half by the VM, half IPv4, half IPv6.
 
-    def __init__(self, cloud: Cloud, guest: Guest, peer: Peer, count: int = 200) -> None:
+    `rules` hold with the door closed.
+    """
+
+    def __init__(
+        self,
+        cloud: Cloud,
+        guest: Guest,
+        peer: Peer,
+        count: int = 200,
+        *,
+        rules: Sequence[Mapping[str, object]] = (OUTGOING,),
+    ) -> None:
         self._cloud = cloud
+        self._rules = rules
         self._peer = peer
         self._each = count // 4
         guest4, guest6 = (address.partition("/")[0] for address in guest.spec.nics[0].addresses)
@@ -49,7 +61,7 @@ class Traffic:
 
     def open(self) -> None:
         """Opens the door, then all connections; returns when each carries data both ways."""
-        self._cloud.put_group(GROUP, [OUTGOING, INCOMING], established="keep")
+        self._cloud.put_group(GROUP, [*self._rules, INCOMING], established="keep")
         self._peer.control.listen("server", PEER_PORT)
         for bundle in self.bundles:
             bundle.dialer.dial(bundle.name, bundle.target, self._each, port=bundle.port)
@@ -57,7 +69,7 @@ class Traffic:
 
     def close_door(self) -> None:
         """Withdraws the rule that admitted the peer's connections, and sees it refuse one."""
-        self._cloud.put_group(GROUP, [OUTGOING], established="keep")
+        self._cloud.put_group(GROUP, self._rules, established="keep")
         late = self.incoming[0]
         late.dialer.dial("late", late.target, 1, port=late.port)
         self.wait_progress(self.bundles)

@@ -3,8 +3,12 @@
 import pytest
 
 from devstack.cloud import Cloud, wait_for
-from devstack.demo.traffic import Traffic
+from devstack.demo.traffic import OUTGOING, Traffic
 from devstack.lab import Lab
+
+#: Segments without a known connection are taken up where policy admits both ends' beginning it.
+#: With this rule that holds for what the VM began, and not for what the peer began.
+BOTH_WAYS = (OUTGOING, {"direction": "ingress", "protocol": "tcp", "ports": "32768-60999"})
 
 
 @pytest.mark.parametrize("transfer_state", [True, False])
@@ -16,14 +20,14 @@ def test_connections_that_policy_would_refuse_afresh(transfer_state: bool) -> No
         web = lab.guest("web", a, ("10.0.0.5/24", "fd00::5/64"))
         cloud.boot(web)
         peer = lab.peer("peer", ("10.0.0.100/24", "fd00::100/64"))
-        traffic = Traffic(cloud, web, peer, count=40)
+        traffic = Traffic(cloud, web, peer, count=40, rules=BOTH_WAYS)
         traffic.open()
         traffic.close_door()
 
         web.migrate(b)
         moved_at = {bundle.name: traffic.received(bundle) for bundle in traffic.bundles}
-        # What the VM began, the policy admits afresh, so that it lives either way; by the time
-        # all of it has moved on, the rest has either moved on too or is dead.
+        # What policy admits afresh lives either way; by the time all of it has moved on, the rest
+        # has moved on too, or is dead.
         traffic.wait_progress(traffic.outgoing)
         completed = cloud.wait_event("vnet.instance.migration.completed", web.uuid)
 
@@ -39,4 +43,4 @@ def test_connections_that_policy_would_refuse_afresh(transfer_state: bool) -> No
                 lambda: cloud.vnetctl(b, "port", "show", web.spec.nics[0].uuid)["drops"],
                 "no drop was counted on the destination",
             )
-            assert drops.get("policy"), drops
+            assert drops.get("no-connection"), drops

@@ -1,6 +1,7 @@
 """What goes wrong during a migration, with a VM under traffic: its connections live wherever
 libvirt leaves it running."""
 
+import contextlib
 import pathlib
 import subprocess
 import sys
@@ -94,8 +95,11 @@ class SlowMigration(threading.Thread):
             self.error = error
 
     def speed_up(self) -> None:
-        if self.is_alive():
-            self._guest.domain.migrateSetMaxSpeed(FAST)
+        """Only once memory is on its way: libvirt sets the migration's own speed before that."""
+        with contextlib.suppress(libvirt.libvirtError):  # it may have ended meanwhile
+            domain = self._guest.domain
+            wait_for(lambda: domain.jobStats().get("memory_processed"), "libvirt sends no memory")
+            domain.migrateSetMaxSpeed(FAST)
 
 
 @pytest.fixture(scope="module")

@@ -201,8 +201,8 @@ def test_hotplug(cloud: Cloud, guest: Guest) -> None:
 def test_port_list_tells_all(cloud: Cloud, guest: Guest) -> None:
     (nic,) = guest.spec.nics
     (port,) = (port for port in cloud.ports(guest.host) if port["instance"] == guest.uuid)
-    assert port["name"] == guest.name
+    assert port["vm"] == guest.name
     assert port["port"] == nic.uuid
     assert (port["tap"], port["mac"], port["role"]) == (nic.tap, nic.mac, "active")
     assert set(port["addresses"]) == {"10.0.0.5", "fd00::5"}
-    assert port["tagged"] is True
+    assert port["tag"] is True

@@ -132,8 +132,8 @@ def test_a_life(agent: Agent) -> None:
         env={"VNET_AGENT_CONF": str(agent.config)},
     )
     assert (hook.returncode, hook.stdout, hook.stderr) == (0, b"", b"")
-    ports = until(lambda: agent.get("/v1/ports")["ports"])
-    assert {port["mac"] for port in ports} == {"fa:16:3e:00:00:0a", "fa:16:3e:00:00:0b"}
+    macs = {"fa:16:3e:00:00:0a", "fa:16:3e:00:00:0b"}
+    assert until(lambda: {port["mac"] for port in agent.get("/v1/ports")["ports"]} == macs)
 
     agent.send(signal.SIGTERM)
     assert agent.told() == b"STOPPING=1"

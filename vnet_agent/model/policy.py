@@ -19,7 +19,7 @@ class Established(enum.StrEnum):
     """They end: a withdrawn rule revokes what it allowed."""
 
     KEEP = "keep"
-    """Established ones live on; only new ones are refused: the door closes, nobody is thrown out."""
+    """Established ones live on, new ones are refused: the door closes, nobody is thrown out."""
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
