@@ -109,18 +109,20 @@ def scene() -> Iterator[Scene]:
 
 
 def qemu_pid(host: Host, guest: Guest) -> int:
-    """The pid, as seen from here, of the guest's QEMU on a host."""
-    text = host.path(f"/run/libvirt/qemu/{guest.name}.pid").read_text()
-    inside = int(text)
-    for process in psutil.process_iter(["name"]):
-        if not (process.info["name"] or "").startswith("qemu-system"):
-            continue
-        status = pathlib.Path(f"/proc/{process.pid}/status").read_text()
-        (pids,) = (line.split()[1:] for line in status.splitlines() if line.startswith("NSpid"))
-        same = pathlib.Path(f"/proc/{process.pid}/ns/net").stat().st_ino
-        if int(pids[-1]) == inside and same == host.namespace.path.stat().st_ino:
-            return process.pid
-    raise AssertionError(f"no QEMU of {guest.name} on {host.name}")
+    """The pid, as seen from here, of the guest's QEMU on a host, once it runs."""
+    return wait_for(lambda: find_qemu(host, guest), f"no QEMU of {guest.name} on {host.name}")
+
+
+def find_qemu(host: Host, guest: Guest) -> int:
+    """0 when there is none. The network namespace tells whose it is."""
+    wanted = f"guest={guest.name},"
+    network = host.namespace.path.stat().st_ino
+    for process in psutil.process_iter(["cmdline"]):
+        if any(word.startswith(wanted) for word in process.info["cmdline"] or ()):
+            with contextlib.suppress(FileNotFoundError):
+                if pathlib.Path(f"/proc/{process.pid}/ns/net").stat().st_ino == network:
+                    return process.pid
+    return 0
 
 
 def migrate_slowly(scene: Scene, meanwhile: Callable[[SlowMigration], Any]) -> SlowMigration:
