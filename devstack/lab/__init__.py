@@ -1,7 +1,21 @@
 """A machine room in namespaces: compute hosts with real libvirtd, guests, plain peers.
 
 `make demo` and the functional tests share it. Import it from the repository's root as
-`devstack.lab`; it is not installed with the product. `Lab` is the way in.
+`devstack.lab`; it is not installed with the product. `Lab` is the way in:
+
+    with Lab(hook=["/usr/bin/vnet-libvirt-hook"]) as lab:
+        a, b = lab.hosts
+        a.path("/etc/vnet/agent.conf").write_text("...")
+        agent = a.spawn(["vnet-agent", "--config-file", "/etc/vnet/agent.conf"], name="agent")
+        peer = lab.peer("peer", ["10.0.0.9/24"])
+        guest = lab.guest("vm1", a, ["10.0.0.5/24"])
+        guest.start()
+        guest.wait_ready()
+        guest.control.dial("out", peer.address, 100)
+        guest.migrate(b)
+        print(guest.control.group("out"), lab.expose(7470))
+
+`python -m devstack.lab image` builds what guests boot, `down` takes a lab away that was kept.
 """
 
 from .control import Control

@@ -106,6 +106,7 @@ class Lab:
         With `only` it touches none but the lab in that directory. Raises LabError when a lab
         runs.
         """
+        check_root()
         LabLock().take_down(only)
 
     # What is in it
@@ -218,10 +219,14 @@ def in_parallel(calls: Iterable[Callable[[], Any]]) -> list[Any]:
     return [future.result() for future in futures]
 
 
-def check_machine() -> None:
-    """Raises LabError when this machine or this user cannot run a lab, and says why."""
+def check_root() -> None:
     if os.geteuid() != 0:
         raise LabError("the lab makes namespaces and needs root: run it with sudo")
+
+
+def check_machine() -> None:
+    """Raises LabError when this machine or this user cannot run a lab, and says why."""
+    check_root()
     missing = {tool: package for tool, package in TOOLS.items() if not shutil.which(tool)}
     if missing:
         raise LabError(

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from .errors import LabError
-from .state import State
+from .state import State, process_start_time
 
 LOCK_FILE = pathlib.Path("/run/vnet-lab.lock")
 
@@ -35,7 +35,7 @@ class LabLock:
         Raises LabError when another lab runs, or when one was kept up.
         """
         deadline = time.monotonic() + wait
-        while not self._try():
+        while not self._try_patiently():
             if time.monotonic() >= deadline:
                 raise LabError(self._describe_holder())
             time.sleep(0.2)
@@ -51,7 +51,7 @@ class LabLock:
 
         Raises LabError when a lab runs.
         """
-        if not self._try():
+        if not self._try_patiently():
             raise LabError(self._describe_holder())
         previous = self._read().get("workdir")
         done = previous is None
@@ -69,6 +69,18 @@ class LabLock:
         if not keep:
             self._path.unlink(missing_ok=True)
         self._close()
+
+    def _try_patiently(self) -> bool:
+        """A runner that is killed while it starts a command leaves a child that is not yet that
+        command, and holds the lock for a moment longer."""
+        for _ in range(100):
+            if self._try():
+                return True
+            pid = self._read().get("pid")
+            if pid and process_start_time(pid) is not None:
+                return False
+            time.sleep(0.01)
+        return False
 
     def _try(self) -> bool:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)

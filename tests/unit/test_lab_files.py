@@ -1,9 +1,11 @@
 """What the lab writes: the domain's XML, the guest's archive, its record, its lock."""
 
+import fcntl
 import json
 import os
 import pathlib
 import subprocess
+import threading
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -79,6 +81,20 @@ def test_lock_refuses_the_second_and_names_the_first(tmp_path: pathlib.Path) -> 
     assert not path.exists()
     second.acquire(tmp_path / "two")
     second.release()
+
+
+def test_lock_of_a_dead_runner_is_waited_for(tmp_path: pathlib.Path) -> None:
+    """Its child may hold the lock a moment longer; that is not another lab that runs."""
+    path = tmp_path / "lock"
+    runner = subprocess.Popen(["true"])
+    runner.wait()
+    with open(path, "w") as held:
+        held.write(json.dumps({"pid": runner.pid, "workdir": str(tmp_path / "lab")}))
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        threading.Timer(0.1, fcntl.flock, (held, fcntl.LOCK_UN)).start()
+        LabLock(path).take_down()
+    assert not path.exists()
 
 
 def test_lock_of_a_kept_lab_is_refused_while_it_is_up(tmp_path: pathlib.Path) -> None:
