@@ -276,3 +276,19 @@ async def test_hook_with_nothing_to_do(hosts: Hosts) -> None:
     assert b.migrations.reports() == []
     with pytest.raises(exceptions.MigrationError, match="no-such"):
         b.migrations.report("no-such")
+
+
+async def test_controller_that_is_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It thinks already that the VM is where it goes to: the peers know better."""
+    async with two_hosts(tmp_path) as (a, b):
+        await b.kill()
+        b.options["peers"] = [a.url]
+        await b.start()
+
+        async def locate(instance: str) -> tuple[str, str]:
+            return b.name, b.url
+
+        monkeypatch.setattr(b.controller, "locate", locate)
+        a.driver.change(PORT, 4)
+        await migrate(a, b)
+        assert b.driver.keys() == {4}
