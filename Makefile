@@ -8,13 +8,15 @@ PYTEST := $(PYTHON) -m pytest
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
-demo: setup-test ## the main job on two hosts with real VMs; KEEP=1 leaves it running
-	@$(PYTHON) -m devstack.demo $(if $(KEEP),--keep)
+demo: root ## the main job on two hosts with real VMs; KEEP=1 leaves it running
+	@devstack/alone.sh $(MAKE) --no-print-directory setup-test test-demo
 
 demo-down: ## take away what `make demo KEEP=1` left running
 	@$(PYTHON) -m devstack.demo --down
 
-test: setup-test root lint test-c fuzz test-unit test-functional test-package test-demo ## everything; needs root
+test: root ## everything; needs root
+	@devstack/alone.sh $(MAKE) --no-print-directory setup-test lint test-c fuzz test-unit \
+		test-functional test-package test-demo
 
 test-unit: setup ## tests without root, under a minute
 	$(PYTEST) -q -n 2 tests/unit
@@ -22,8 +24,8 @@ test-unit: setup ## tests without root, under a minute
 test-functional: setup-test root ## tests on the real kernel, libvirtd and QEMU; needs root
 	$(PYTEST) -v tests/functional
 
-test-demo: setup-test root ## the demo as a test
-	@$(PYTHON) -m devstack.demo
+test-demo: setup-test root
+	@$(PYTHON) -m devstack.demo $(if $(KEEP),--keep)
 
 test-package: setup ## sdist and wheel build; the wheel's extension and BPF object load
 	$(PYTHON) devstack/check_package.py

@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+#: Columns of a log, which no terminal limits.
+LOG_WIDTH = 120
 REPORT = (
     ("connections_moved", "connections moved"),
     ("connections_refused", "connections refused"),
@@ -25,6 +27,8 @@ class Display:
 
     def __init__(self) -> None:
         self.console = Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = LOG_WIDTH
 
     def step(self, number: int, of: int, title: str, run: Callable[[], None]) -> None:
         """Names the step while it runs and how long it took; its errors pass through."""
