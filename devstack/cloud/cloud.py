@@ -173,6 +173,16 @@ class Cloud:
 
         return wait_for(find, f"the controller never stored {kind} of {subject}", timeout)
 
+    def complaints(self) -> list[str]:
+        """Errors that a program of ours logged, with its name; none in a run without faults."""
+        logs = sorted(self.lab.workdir.glob("*/vnet-*.log"))
+        return [
+            f"{log.parent.name}/{log.name}: {line}"
+            for log in logs
+            for line in log.read_text(errors="replace").splitlines()
+            if " ERROR " in line or " CRITICAL " in line or line.startswith("Traceback")
+        ]
+
     def _wait_alive(self, process: Process, ready: Callable[[], object]) -> None:
         def attempt() -> object:
             if not process.alive:

@@ -110,3 +110,5 @@ class MainJob:
             if not matches:
                 raise LabError(f"events of {guest.name}: {stored}, not {events}")
             self.say(f"{guest.name}: {', '.join(kind for kind, _ in stored)}")
+        if complaints := self.cloud.complaints():
+            raise LabError("errors were logged:\n" + "\n".join(complaints))

@@ -58,7 +58,7 @@ def test_datapath_programs_load_on_debians_kernel(tmp_path: Path) -> None:
     done = subprocess.run(
         [
             *("qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-m", "512"),
-            *("-nographic", "-no-reboot", "-kernel", str(kernel.vmlinuz)),
+            *("-nographic", "-no-reboot", "-kernel", str(kernel.bootable)),
             *("-initrd", str(initrd), "-append", "console=ttyS0 quiet panic=-1"),
         ],
         capture_output=True,

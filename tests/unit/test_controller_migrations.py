@@ -49,6 +49,16 @@ async def test_both_sides_become_one_view(tmp_path: Any) -> None:
         assert (await call(session, "GET", "/v1/migrations"))["migrations"] == [merged]
 
 
+async def test_a_destination_may_not_know_the_source_yet(tmp_path: Any) -> None:
+    async with run_controller(tmp_path) as session:
+        await put(session, side="destination", host="beta", source="", phase="prepare")
+        await put(session, side="source", phase="precopy")
+        merged = await call(session, "GET", "/v1/migrations/m-1")
+        assert (merged["source"], merged["destination"]) == ("alpha", "beta")
+        wrong = await put(session, 400, side="destination", host="beta", destination="")
+        assert wrong["field"] == "destination"
+
+
 async def test_an_abort_on_either_side_is_the_phase(tmp_path: Any) -> None:
     async with run_controller(tmp_path) as session:
         await put(session, side="source", phase="aborted", error="gone")

@@ -22,7 +22,8 @@ def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}={_text(item)}" for key, item in value.items())
+        said = {key: text for key, item in value.items() if (text := _text(item))}
+        return ", ".join(f"{key}={text}" for key, text in said.items())
     if isinstance(value, list):
         joint = "\n" if any(isinstance(item, Mapping) for item in value) else ", "
         return joint.join(_text(item) for item in value)

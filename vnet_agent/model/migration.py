@@ -26,7 +26,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 class Report(msgspec.Struct, kw_only=True):
     """One live migration as one host saw it; None is "not measured here", never zero.
 
-    `id` is the session's, the same on both hosts. `side` is `source` or `destination`.
+    `id` is the session's, the same on both hosts. `side` is `source` or `destination`;
+    `source` is empty while the destination has not found out whence the VM comes.
 
     `connections_moved` is how many were in the destination's tables when the state was complete,
     or so far. `connections_refused` counts refused records of the last stream by reason: a
