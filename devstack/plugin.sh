@@ -16,6 +16,7 @@ function configure_vnet {
         cp "$VNET_DIR/etc/controller.conf.sample" "$conf"
         iniset "$conf" DEFAULT listen_address "$SERVICE_LISTEN_ADDRESS"
         iniset "$conf" DEFAULT listen_port "$VNET_CONTROLLER_PORT"
+        iniset "$conf" DEFAULT insecure True
     fi
     if is_service_enabled vnet-agent; then
         local conf=$VNET_CONF_DIR/agent.conf

@@ -58,7 +58,7 @@ DATABASE = [
         default=30.0,
         min=0.0,
         max=36500.0,
-        help="Days after which events, finished migrations and stopped instances are forgotten. "
+        help="Days after which events, migrations and stopped instances are forgotten. "
         "0 keeps them for ever.",
     ),
     cfg.FloatOpt(

@@ -263,8 +263,10 @@ async def test_source_must_be_who_the_controller_says(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"listen_address": "0.0.0.0"}, "not loopback"),
-        ({"listen_address": "::"}, "not loopback"),
+        ({"listen_address": "192.0.2.1"}, "not loopback"),
+        ({"listen_address": "0.0.0.0", "advertise_url": "http://h:1"}, "not loopback"),
+        ({"listen_address": "0.0.0.0", "insecure": True}, "advertise_url"),
+        ({"listen_address": "::", "insecure": True}, "advertise_url"),
         ({"cert_file": "/tmp/x.pem"}, "key_file, ca_file must be set"),
         ({"cert_file": "/no", "key_file": "/no", "ca_file": "/no"}, "certificates"),
         ({"listen_address": "127.0.0.1", "listen_port": 1 << 15 | 1}, None),
@@ -279,14 +281,22 @@ async def test_start_refused(options: dict[str, Any], said: str | None, tmp_path
             await other.start()
         await other.kill()
     else:
-        with pytest.raises(exceptions.VnetError, match=said):
+        with pytest.raises(exceptions.ConfigError, match=said):
             await host.start()
     await host.kill()
 
 
 async def test_insecure_is_said_explicitly(tmp_path: Path) -> None:
-    host = Host("a", tmp_path, FakeController(), listen_address="0.0.0.0", insecure=True)
+    host = Host(
+        "a",
+        tmp_path,
+        FakeController(),
+        listen_address="0.0.0.0",
+        advertise_url="http://compute1:7471",
+        insecure=True,
+    )
     await host.start()
+    assert host.migrations.url == "http://compute1:7471"
     await host.kill()
 
 

@@ -20,13 +20,21 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_wildcard(host: str) -> bool:
+    """Whether it stands for every address of the machine, and so for none that one can call."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_unspecified
+    except ValueError:
+        return False
+
+
 def is_configured(conf: cfg.ConfigOpts) -> bool:
-    """Whether certificates are given; VnetError when only some of the three files are."""
+    """Whether certificates are given; ConfigError when only some of the three files are."""
     options = conf.migration
     files = {name: options[name] for name in ("cert_file", "key_file", "ca_file")}
     missing = [name for name, value in files.items() if not value]
     if missing and len(missing) < len(files):
-        raise exceptions.VnetError(
+        raise exceptions.ConfigError(
             detail=f"[migration] {', '.join(missing)} must be set as well: "
             "mutual TLS needs certificate, key and authorities"
         )
@@ -34,11 +42,16 @@ def is_configured(conf: cfg.ConfigOpts) -> bool:
 
 
 def check_listen(conf: cfg.ConfigOpts) -> None:
-    """VnetError when connections of VMs would cross a network unprotected."""
+    """ConfigError when connections of VMs would cross a network unprotected, or none would."""
     options = conf.migration
+    if is_wildcard(options.listen_address) and not options.advertise_url:
+        raise exceptions.ConfigError(
+            detail=f"[migration] listen_address {options.listen_address} is every address: set "
+            "advertise_url to the one that other agents shall use"
+        )
     if is_configured(conf) or options.insecure or is_loopback(options.listen_address):
         return
-    raise exceptions.VnetError(
+    raise exceptions.ConfigError(
         detail=f"[migration] listen_address {options.listen_address} is not loopback: set "
         "cert_file, key_file and ca_file, or `insecure` in a lab"
     )
@@ -68,7 +81,7 @@ def make_context(conf: cfg.ConfigOpts, *, server: bool) -> ssl.SSLContext | None
         context = ssl.create_default_context(purpose, cafile=options.ca_file)
         context.load_cert_chain(options.cert_file, options.key_file)
     except (OSError, ssl.SSLError) as error:
-        raise exceptions.VnetError(detail=f"[migration] certificates: {error}") from error
+        raise exceptions.ConfigError(detail=f"[migration] certificates: {error}") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
     return context
