@@ -183,6 +183,36 @@ async def test_late_events_of_the_stay_before(hosts: Hosts) -> None:
     await switch(a, b)
 
 
+async def test_hook_for_a_vm_that_runs_here(hosts: Hosts) -> None:
+    """libvirt refuses such a migration, but only after the hook: nothing may have changed."""
+    a, _ = hosts
+    await a.hook()
+    assert is_untouched(a)
+    assert a.migrations.reports() == []
+    await a.hook("release")
+    await a.hook("prepare")
+    assert a.migrations.reports() == []
+
+
+@pytest.mark.parametrize("hooked", [True, False])
+async def test_vm_that_comes_although_it_seemed_to_run_here(hosts: Hosts, hooked: bool) -> None:
+    """Its departure was not noticed; libvirt goes on after the hook, so it is gone."""
+    a, b = hosts
+    b.inventory.put(PORTS, Role.ACTIVE, 1)
+    b.driver.change(PORT, 7)
+    await b.hook()
+    assert b.roles == {Role.ACTIVE}
+    if hooked:
+        await b.hook("prepare")
+        assert b.roles == {Role.STANDBY}
+    b.libvirt("STARTED", "MIGRATED")
+    await until(lambda: b.phase is Phase.PRECOPY)
+    assert "guest is awaited" in [step.detail for step in b.report.steps]
+    await switch(a, b)
+    assert b.driver.keys() == {1, 2, 3}
+    assert len(b.migrations.reports()) == 1
+
+
 # -- agents that are killed
 
 

@@ -34,6 +34,9 @@ LOG = logging.getLogger(__name__)
 #: The longest that the hook waits for the ports to be armed, in seconds.
 _HOOK_WAIT = 0.12
 _THREADS = 4
+#: Seconds from libvirt's hook `migrate` to its hook `prepare` at most, and hooks that are held.
+_DOUBT = 10.0
+_MOST_DOUBTS = 64
 
 
 class Migrations:
@@ -66,6 +69,7 @@ class Migrations:
         self._finder: Finder | None = None
         self._incoming: dict[str, DestinationRunner] = {}
         self._unannounced: set[str] = set()
+        self._doubtful: dict[str, tuple[float, tuple[Port, ...]]] = {}
         self._closed = True
 
     @property
@@ -117,6 +121,10 @@ class Migrations:
         if self._closed:
             return
         if call.operation != "migrate":
+            if call.operation in ("prepare", "start") and (late := self._accept(call.domain)):
+                await self._wait_prepared(late)
+            elif call.operation in ("stopped", "release"):
+                self._doubtful.pop(call.domain, None)
             self._on_other_hook(call)
             return
         try:
@@ -127,12 +135,38 @@ class Migrations:
         if not ports:
             LOG.info("Hook migrate of %s: it has no ports", call.domain)
             return
-        session = self._begin(ports)
+        if self._runs_here(ports[0].instance):
+            LOG.warning("Hook migrate of %s, which runs here: waiting for libvirt", call.domain)
+            self._doubt(call.domain, ports)
+            return
+        await self._wait_prepared(self._begin(ports))
+
+    @staticmethod
+    async def _wait_prepared(session: DestinationRunner) -> None:
         try:
             async with asyncio.timeout(_HOOK_WAIT):
                 await session.prepared.wait()
         except TimeoutError:
             LOG.info("Migration %s: goes on in the background", session.report.id)
+
+    # -- libvirt calls the hook before it refuses a domain that it has already
+
+    def _runs_here(self, instance: str) -> bool:
+        states = self._context.inventory.of_instance(instance)
+        return any(state.role is Role.ACTIVE for state in states)
+
+    def _doubt(self, domain: str, ports: tuple[Port, ...]) -> None:
+        self._doubtful.pop(domain, None)
+        self._doubtful[domain] = (time.monotonic(), ports)
+        while len(self._doubtful) > _MOST_DOUBTS:
+            del self._doubtful[next(iter(self._doubtful))]
+
+    def _accept(self, domain: str) -> DestinationRunner | None:
+        """libvirt goes on with what was doubtful: the VM was gone from here after all."""
+        at, ports = self._doubtful.pop(domain, (0.0, ()))
+        if not ports or time.monotonic() - at > _DOUBT:
+            return None
+        return self._begin(ports)
 
     # -- sessions
 
@@ -227,6 +261,8 @@ class Migrations:
             return
         if event.event in ("RESUMED", "STOPPED"):
             self._unannounced.discard(event.uuid)
+        if libvirt_news.is_incoming(event) and (late := self._accept(event.name)) is not None:
+            late.guest_started()
         for source in self._server.of_instance(event.uuid):
             libvirt_news.tell_source(source, event)
         session = self._incoming.get(event.uuid)
