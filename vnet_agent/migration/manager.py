@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from vnet_agent.migration.peer import Client
 from vnet_agent.migration.runner import Context, is_over
 from vnet_agent.migration.server import Server
 from vnet_agent.migration.session import News
+from vnet_agent.migration.source import SourceRunner
 from vnet_agent.migration.store import OpenSession, Store
 from vnet_agent.model.migration import Phase, Report
 from vnet_agent.model.port import Port, Role
@@ -34,9 +35,13 @@ LOG = logging.getLogger(__name__)
 #: The longest that the hook waits for the ports to be armed, in seconds.
 _HOOK_WAIT = 0.12
 _THREADS = 4
+#: The generation of a port that was never migrated.
+FIRST_GENERATION = 1
 #: Seconds from libvirt's hook `migrate` to its hook `prepare` at most, and hooks that are held.
 _DOUBT = 10.0
 _MOST_DOUBTS = 64
+#: Seconds to the next attempt when libvirt is there but does not list its domains.
+_RETRY = 1.0
 
 
 class Migrations:
@@ -70,6 +75,7 @@ class Migrations:
         self._incoming: dict[str, DestinationRunner] = {}
         self._unannounced: set[str] = set()
         self._doubtful: dict[str, tuple[float, tuple[Port, ...]]] = {}
+        self._catching_up: asyncio.Task[None] | None = None
         self._closed = True
 
     @property
@@ -97,6 +103,9 @@ class Migrations:
     async def close(self) -> None:
         """Stop; sessions stay open on disk, and nothing changes in the datapath."""
         self._closed = True
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+            await asyncio.gather(self._catching_up, return_exceptions=True)
         await self._server.close()
         for session in self._incoming.values():
             await session.close()
@@ -197,6 +206,9 @@ class Migrations:
             floor=self._newest_generation(saved.instance),
             resumed=resumed,
         )
+        over = [name for name, each in self._incoming.items() if each.finished.is_set()]
+        for name in over:
+            del self._incoming[name]
         self._incoming[saved.instance] = session
         session.start()
         return session
@@ -229,7 +241,10 @@ class Migrations:
                 await self._store.save(report)
 
     async def _adopt(self) -> None:
-        """Ports of no session: a standby's is opened anew, what has moved away is released."""
+        """Ports of no session: a standby's is opened anew, what has moved away is released.
+
+        A standby of the first generation is more likely that of a VM that was being started.
+        """
         by_instance: dict[str, list[seams.PortState]] = {}
         for state in self._context.inventory.states():
             by_instance.setdefault(state.port.instance, []).append(state)
@@ -238,7 +253,7 @@ class Migrations:
             roles = {state.role for state in states}
             if instance in self._incoming:
                 continue
-            if Role.STANDBY in roles:
+            if Role.STANDBY in roles and generation > FIRST_GENERATION:
                 self._begin(tuple(state.port for state in states), generation=generation)
             elif Role.MOVED in roles:
                 await self._context.inventory.release(instance, generation=generation)
@@ -271,7 +286,7 @@ class Migrations:
         elif libvirt_news.is_incoming(event):
             self._unannounced.add(event.uuid)
             self._begin_late()
-        elif event.kind == "job-completed":
+        elif libvirt_news.is_departure(event):
             libvirt_news.tell_statistics(list(self._server.sessions.values()), event)
 
     def _begin_late(self) -> None:
@@ -285,13 +300,32 @@ class Migrations:
 
     async def _on_connection(self, change: ConnectionChange) -> None:
         """After a gap libvirt is asked what is, for each session that is open."""
-        outgoing = [s for s in self._server.sessions.values() if not s.over]
-        incoming = [s for s in self._incoming.values() if not s.over]
-        if self._closed or not change.connected or self._domains is None:
-            return
-        if not outgoing and not incoming:
-            return
-        domains = {domain.uuid: domain for domain in await self._domains()}
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+            self._catching_up = None
+        if change.connected and self._domains is not None:
+            self._catching_up = asyncio.create_task(self._catch_up(self._domains))
+
+    async def _catch_up(self, list_domains: seams.ListDomains) -> None:
+        while not self._closed:
+            outgoing = [s for s in self._server.sessions.values() if not s.over]
+            incoming = [s for s in self._incoming.values() if not s.over]
+            if not outgoing and not incoming:
+                return
+            try:
+                domains = {domain.uuid: domain for domain in await list_domains()}
+            except exceptions.LibvirtError as error:
+                LOG.warning("Open migrations are not compared yet: %s", error)
+                await asyncio.sleep(_RETRY)
+                continue
+            return self._tell_listed(domains, outgoing, incoming)
+
+    @staticmethod
+    def _tell_listed(
+        domains: Mapping[str, seams.DomainState],
+        outgoing: Sequence[SourceRunner],
+        incoming: Sequence[DestinationRunner],
+    ) -> None:
         for source in outgoing:
             libvirt_news.resync_source(source, domains.get(source.report.instance))
         for session in incoming:
