@@ -22,7 +22,8 @@ from migration_hosts import (
     until,
 )
 
-from vnet_agent.migration import destination, messages, puller, wire
+from vnet_agent import exceptions
+from vnet_agent.migration import destination, manager, messages, puller, wire
 from vnet_agent.migration.store import Store
 from vnet_agent.model.migration import Phase, Report
 from vnet_agent.model.port import Role
@@ -325,6 +326,20 @@ async def test_destination_agent_lost_its_session_file(hosts: Hosts) -> None:
     assert b.driver.keys() == {1, 2, 3}
 
 
+async def test_vm_that_was_being_started_did_not_migrate(hosts: Hosts) -> None:
+    """The agent was killed between a plain start's hook and the guest's first frame."""
+    _, b = hosts
+    await b.kill()
+    b.inventory.put(PORTS, Role.STANDBY, 1)
+    await b.start()
+    b.libvirt("RESUMED", "UNPAUSED")
+    b.libvirt("STARTED", "BOOTED")
+    await b.bus.drain()
+    assert b.migrations.reports() == []
+    assert b.events.emitted == []
+    assert b.generation == 1
+
+
 async def test_restart_after_the_end_tells_nothing_twice(hosts: Hosts) -> None:
     a, b = hosts
     await migrate(a, b)
@@ -384,6 +399,22 @@ async def test_gap_in_which_the_guest_arrived(hosts: Hosts) -> None:
     await until(lambda: b.phase is Phase.DONE)
     assert b.roles == {Role.ACTIVE}
     assert a.inventory.states() == []
+
+
+async def test_gap_after_which_libvirt_answers_late(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow hook of any VM holds listings up: one time-out must not be the last word."""
+    monkeypatch.setattr(manager, "_RETRY", 0.01)
+    a, b = hosts
+    await precopy(a, b)
+    b.domains = [FakeDomain("running", "migrated")]
+    b.list_errors = [exceptions.LibvirtError(uri="u", detail="no answer within 30 s")] * 2
+    for host in hosts:
+        host.reconnected()
+    await until(lambda: b.phase is Phase.DONE)
+    assert b.list_errors == []
+    assert b.roles == {Role.ACTIVE}
 
 
 async def test_gap_in_which_the_migration_failed(hosts: Hosts) -> None:
@@ -591,3 +622,20 @@ async def test_full_disk_does_not_stop_a_migration(
     await precopy(a, b)
     await switch(a, b)
     assert b.driver.keys() == {1, 2, 3}
+
+
+async def test_full_journal_does_not_stop_a_migration(hosts: Hosts) -> None:
+    """An event is emitted when it is on disk; until then the ports are not left alone."""
+    a, b = hosts
+    b.events.disk.clear()
+    await precopy(a, b)
+    a.libvirt("SUSPENDED", "MIGRATED")
+    b.libvirt("RESUMED", "MIGRATED")
+    await until(lambda: b.roles == {Role.ACTIVE})
+    a.libvirt("STOPPED", "MIGRATED")
+    await until(lambda: a.phase is Phase.DONE)
+    await until(lambda: b.phase is Phase.DONE)
+    assert b.driver.keys() == {1, 2, 3}
+    assert b.events.types() == []
+    b.events.disk.set()
+    await until(lambda: b.events.types() == ["started", "completed"])

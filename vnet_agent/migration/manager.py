@@ -317,8 +317,9 @@ class Migrations:
             except exceptions.LibvirtError as error:
                 LOG.warning("Open migrations are not compared yet: %s", error)
                 await asyncio.sleep(_RETRY)
-                continue
-            return self._tell_listed(domains, outgoing, incoming)
+            else:
+                self._tell_listed(domains, outgoing, incoming)
+                return
 
     @staticmethod
     def _tell_listed(
