@@ -94,7 +94,9 @@ class Controller:
     async def failing(self, request, handler):
         for part, status in self.fail.items():
             if part in request.path:
-                return web.json_response({"detail": "no"}, status=status)
+                return web.json_response(
+                    {"detail": "no"}, status=status, content_type="application/problem+json"
+                )
         return await handler(request)
 
     async def beat(self, request):

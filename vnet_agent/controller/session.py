@@ -10,18 +10,25 @@ from oslo_config import cfg
 
 from vnet_agent.exceptions import ControllerError
 
+#: What the controller's own refusals are, and those of a proxy before it are not.
+PROBLEM = "application/problem+json"
 _JSON = {"Content-Type": "application/json"}
 #: Bytes of an answer that are read at most: a large fleet's policy stays far below.
 _MAX_ANSWER = 64 << 20
 
 
 class Answered(ControllerError):
-    """The controller answered with an error; `status` is HTTP's."""
+    """The controller answered with an error, or something in its place did.
+
+    `status` is HTTP's; `by_controller` says that the answer is a problem document (RFC 9457).
+    """
 
     @property
     def is_final(self) -> bool:
         """Whether the same request will be refused for ever."""
         status: int = self.status  # type: ignore[attr-defined]
+        if not self.by_controller:  # type: ignore[attr-defined]
+            return False  # a proxy's 400 is about the way there: it can be mended
         return 400 <= status < 500 and status not in (
             HTTPStatus.REQUEST_TIMEOUT,
             HTTPStatus.TOO_EARLY,
@@ -82,7 +89,12 @@ class ControllerSession:
                         raise ControllerError(url=url, detail="the answer is too long")
                 if response.status >= 300:
                     detail = _explain(response.status, text)
-                    raise Answered(url=url, detail=detail, status=response.status)
+                    raise Answered(
+                        url=url,
+                        detail=detail,
+                        status=response.status,
+                        by_controller=response.content_type == PROBLEM,
+                    )
                 return msgspec.json.decode(text)
         except TimeoutError:
             raise ControllerError(url=url, detail="no answer in time") from None
