@@ -62,10 +62,17 @@ class Policy:
         self.replaced = []
         self.error = None
 
-    async def replace(self, groups, *, origin):
+        self.held = ""
+
+    def mark(self, origin):
+        assert origin == "controller"
+        return self.held
+
+    async def replace(self, groups, *, origin, mark=""):
         if self.error is not None:
             raise self.error
         assert origin == "controller"
+        self.held = mark
         self.replaced.append([group.name for group in groups])
 
 
@@ -247,6 +254,32 @@ async def test_a_controller_without_policy_takes_none_away(site):
     await until(lambda: site.controller.polls[-1] == 0)
     await site.controller.set_policy(1, "c")  # a new database counts anew
     await until(lambda: site.policy.replaced == [["a"], ["c"]])
+
+
+async def test_a_new_database_may_count_to_the_same_revision(site):
+    await site.controller.set_policy(1, "a")
+    await site.client.start()
+    await until(lambda: site.policy.replaced == [["a"]])
+    site.controller.policy = (1, [{"name": "b"}])  # the agent did not ask in between
+    await until(lambda: site.policy.replaced == [["a"], ["b"]])
+
+
+async def test_a_restart_takes_no_old_policy_again(site, conf):
+    """What an operator loaded on this host since then stays until the controller has news."""
+    await site.controller.set_policy(4, "a")
+    await site.client.start()
+    await until(lambda: site.policy.replaced == [["a"]])
+    await site.client.close()
+    site.client = ControllerClient(
+        conf, inventory=site.inventory, policy=site.policy, epoch=lambda: 17
+    )
+    before = len(site.controller.polls)
+    await site.client.start()
+    await until(lambda: len(site.controller.polls) >= before + 2)
+    assert set(site.controller.polls[before:]) == {4}
+    assert site.policy.replaced == [["a"]]
+    await site.controller.set_policy(5, "b")
+    await until(lambda: site.policy.replaced == [["a"], ["b"]])
 
 
 async def test_policy_that_this_host_cannot_take_is_tried_again(site, caplog):
