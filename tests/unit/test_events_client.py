@@ -120,7 +120,10 @@ class Controller:
 
     async def instance(self, request):
         found = self.instances.get(request.match_info["uuid"])
-        return web.json_response(found or {"detail": "none"}, status=200 if found else 404)
+        if found is None:
+            kind = "application/problem+json"
+            return web.json_response({"detail": "none"}, status=404, content_type=kind)
+        return web.json_response(found)
 
     async def get_policy(self, request):
         after = int(request.query["after"])
@@ -380,3 +383,23 @@ async def test_certificates_that_are_not_there_are_one_clear_error(conf, site):
     conf.set_override("ca_file", "/nowhere/ca.pem", group="controller")
     with pytest.raises(ControllerError, match="certificates"):
         await site.client.start()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"null", b"[1]", b"\xff\xff", b'{"host": "\xff"}', b"[" * 100_000]
+)
+@pytest.mark.parametrize("status", [200, 400, 404])
+async def test_answers_that_are_none(site, answer, status):
+    """Whatever stands where the controller should be: nobody knows, and nobody stumbles."""
+
+    async def answer_all(_):
+        return web.Response(body=answer, status=status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer_all)
+    async with TestServer(app) as server:
+        site.client._conf.set_override("url", str(server.make_url("")), group="controller")
+        await site.client.start()
+        assert await site.client.locate(VM) is None
+        assert await site.client.is_elsewhere(VM) is None
+        await site.client.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from migration_hosts import (
     INSTANCE,
     PORT,
@@ -639,3 +640,40 @@ async def test_full_journal_does_not_stop_a_migration(hosts: Hosts) -> None:
     assert b.events.types() == []
     b.events.disk.set()
     await until(lambda: b.events.types() == ["started", "completed"])
+
+
+@pytest.mark.parametrize("answer", [b"\xff", b'{"x": ' + b"[" * 50_000, b"[]", b""])
+async def test_source_that_answers_nonsense(answer: bytes, tmp_path: Path) -> None:
+    """The ports are armed, and the guest need not wait for a state that nobody has."""
+
+    async def answer_all(_: web.Request) -> web.Response:
+        return web.Response(body=answer)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer_all)
+    async with TestServer(app) as server:
+        options = {"peers": [str(server.make_url(""))], "prepare_timeout": 0.3}
+        host = Host("b", tmp_path, FakeController(), **options)
+        await host.start()
+        try:
+            await host.hook()
+            await until(lambda: host.report.error)
+            host.libvirt("RESUMED", "MIGRATED")
+            await until(lambda: host.phase is Phase.DONE)
+        finally:
+            await host.kill()
+
+
+async def test_asking_that_fails_in_an_unknown_way(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("unthought of")
+
+    monkeypatch.setattr(destination.DestinationRunner, "reopen", fail)
+    _, b = hosts
+    await b.hook()
+    assert b.roles == {Role.STANDBY}
+    await until(lambda: "unthought of" in str(b.report.error))
+    b.libvirt("RESUMED", "MIGRATED")
+    await until(lambda: b.phase is Phase.DONE)

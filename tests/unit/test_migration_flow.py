@@ -300,7 +300,7 @@ async def test_sessions_that_are_over_are_not_kept(hosts: Hosts) -> None:
     """A host sees many instances in a year; their reports are what stays, the last ones."""
     a, b = hosts
     await migrate(a, b)
-    await until(lambda: b.events.types() == ["started", "completed"])
+    await b.migrations._incoming[INSTANCE].finished.wait()
     other = "2a1a0d0e-0000-4000-8000-000000000002"
     port = msgspec.structs.replace(PORTS[0], uuid=other, instance=other, instance_name="vm2")
     b.migrations._parse = lambda _: (port,)

@@ -170,10 +170,12 @@ class ControllerClient:
         try:
             found = await self._call("GET", f"/v1/instances/{quote(instance, safe='')}")
         except Answered as error:
-            if error.__dict__["status"] == 404:
+            if error.is_unknown:
                 return None
             raise
-        return found if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            raise ControllerError(url=self._conf.controller.url, detail="strange answer")
+        return found
 
     async def _call(self, method: str, path: str, body: Any = None, **how: Any) -> Any:
         if self._session is None:

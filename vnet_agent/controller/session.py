@@ -12,6 +12,8 @@ from vnet_agent.exceptions import ControllerError
 
 #: What the controller's own refusals are, and those of a proxy before it are not.
 PROBLEM = "application/problem+json"
+#: What decoding an answer can end with: bytes that are no text and towers of brackets too.
+_NO_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
 _JSON = {"Content-Type": "application/json"}
 #: Bytes of an answer that are read at most: a large fleet's policy stays far below.
 _MAX_ANSWER = 64 << 20
@@ -22,6 +24,11 @@ class Answered(ControllerError):
 
     `status` is HTTP's; `by_controller` says that the answer is a problem document (RFC 9457).
     """
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the controller does not know what was asked for; a proxy's 404 says nothing."""
+        return bool(self.status == HTTPStatus.NOT_FOUND and self.by_controller)  # type: ignore[attr-defined]
 
     @property
     def is_final(self) -> bool:
@@ -98,7 +105,7 @@ class ControllerSession:
                 return msgspec.json.decode(text)
         except TimeoutError:
             raise ControllerError(url=url, detail="no answer in time") from None
-        except (aiohttp.ClientError, OSError, ValueError, msgspec.MsgspecError) as error:
+        except (aiohttp.ClientError, OSError, *_NO_JSON) as error:
             raise ControllerError(url=url, detail=str(error) or repr(error)) from None
 
 
@@ -106,7 +113,7 @@ def _explain(status: int, text: bytearray) -> str:
     try:
         problem = msgspec.json.decode(text, type=dict[str, Any])
         return f"{status}: {problem['detail']}"
-    except (msgspec.MsgspecError, KeyError, UnicodeDecodeError):
+    except (*_NO_JSON, KeyError):
         return f"{status}: {text[:200].decode(errors='replace')}"
 
 

@@ -101,7 +101,9 @@ class DestinationRunner(Runner):
             if not opening.done():
                 await self._prepare(self._floor + 1)
             reply = await opening
-        except (exceptions.VnetError, Refused, *ERRORS) as error:
+        except Exception as error:
+            if not isinstance(error, (exceptions.VnetError, Refused, *ERRORS)):
+                LOG.exception("Migration %s: asking the source failed", self.report.id)
             await self._prepare(self._floor + 1)
             reason = str(error) or "no answer in time"
             self.post(News.NO_STATE, f"no state from the source: {reason}")

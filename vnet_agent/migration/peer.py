@@ -14,8 +14,10 @@ from vnet_agent.migration import messages, tls, wire
 
 T = TypeVar("T")
 
+#: What decoding JSON can end with: bytes that are no text and towers of brackets too.
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 #: What a request can end with besides an answer.
-ERRORS = (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError)
+ERRORS = (aiohttp.ClientError, TimeoutError, OSError, *_NO_JSON)
 
 
 class Refused(Exception):
@@ -136,7 +138,7 @@ class Peer:
         try:
             problem = msgspec.json.decode(await _read(response), type=messages.Problem)
             detail = problem.detail or problem.title
-        except msgspec.DecodeError:
+        except _NO_JSON:
             detail = response.reason or ""
         raise Refused(response.status, detail)
 
