@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from aiohttp import web
@@ -677,3 +678,23 @@ async def test_asking_that_fails_in_an_unknown_way(
     await until(lambda: "unthought of" in str(b.report.error))
     b.libvirt("RESUMED", "MIGRATED")
     await until(lambda: b.phase is Phase.DONE)
+
+
+async def test_long_reason_of_a_source_is_cut(tmp_path: Path) -> None:
+    """A controller takes events of a bounded size only."""
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.json_response({"title": "no", "detail": "x" * 100_000}, status=403)
+
+    app = web.Application()
+    app.router.add_post("/v1/sessions", refuse)
+    async with TestServer(app) as server:
+        host = Host("b", tmp_path, FakeController())
+        await host.start()
+        host.controller.locate = AsyncMock(return_value=("a", str(server.make_url(""))))
+        try:
+            await host.hook()
+            await until(lambda: "xxx" in str(host.report.error))
+            assert len(str(host.report.error)) < 1000
+        finally:
+            await host.kill()
