@@ -148,7 +148,7 @@ MIGRATION: list[cfg.Opt] = [
         "advertise_url",
         default="",
         help="URL at which other agents reach this one. Empty: made from listen_address and "
-        "listen_port.",
+        "listen_port. Needed where listen_address is 0.0.0.0 or ::.",
     ),
     cfg.ListOpt(
         "peers",

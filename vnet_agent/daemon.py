@@ -121,6 +121,8 @@ class Daemon:
             parts.insert(0, self.controller)
         for part in (*parts, self.resync, self.virt):
             await self._start_part(stack, part)
+            if part is self.migrations and self.controller is not None:
+                self.controller.migration_url = self.migrations.url
         for loop in (self._collect(), systemd.feed_watchdog()):
             stack.callback(asyncio.create_task(loop).cancel)
 

@@ -75,3 +75,7 @@ class MigrationError(VnetError):
 
 class StaleGeneration(VnetError):
     template = "Port %(port)s: generation %(given)s is older than the owner's %(current)s"
+
+
+class PortTaken(VnetError):
+    template = "Port %(port)s belongs to %(instance)s, which runs here"

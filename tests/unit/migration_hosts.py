@@ -193,6 +193,8 @@ class FakeEvents:
 
     def __init__(self) -> None:
         self.emitted: list[Event] = []
+        self.disk = asyncio.Event()
+        self.disk.set()
 
     async def emit(
         self,
@@ -203,6 +205,7 @@ class FakeEvents:
         time_ns: int | None = None,
     ) -> Event:
         del time_ns
+        await self.disk.wait()
         number = len(self.emitted) + 1
         event = Event(
             id=f"h/1/{number}",
@@ -273,6 +276,7 @@ class Host:
         self.inventory = FakeInventory(self.driver)
         self.events = FakeEvents()
         self.domains: list[Any] = []
+        self.list_errors: list[Exception] = []
         self.url = ""
         controller.hosts.append(self)
 
@@ -302,6 +306,8 @@ class Host:
         await self.bus.close()
 
     async def _list_domains(self) -> list[Any]:
+        if self.list_errors:
+            raise self.list_errors.pop()
         return self.domains
 
     async def hook(self, operation: str = "migrate") -> None:

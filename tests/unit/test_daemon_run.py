@@ -1,12 +1,14 @@
 """The agent as a process of its own: memory driver, libvirt's test driver, no root."""
 
 import http.client
+import http.server
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -199,3 +201,32 @@ def test_a_configuration_that_is_not_there(
     agent.config.unlink()
     assert main(["--config-file", str(agent.config)]) == os.EX_CONFIG
     assert str(agent.config) in capsys.readouterr().err
+
+
+def test_the_controller_is_told_where_the_agent_really_listens(agent: Agent) -> None:
+    beats: list[dict[str, Any]] = []
+
+    class Controller(http.server.BaseHTTPRequestHandler):
+        def do_PUT(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path == "/v1/hosts/h1":
+                beats.append(json.loads(body))
+            self.send_response(200)
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Controller) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with agent.config.open("a") as config:
+            config.write(f"[controller]\nurl = http://127.0.0.1:{server.server_port}\n")
+            config.write("heartbeat_interval = 0.2\n")
+        try:
+            agent.start()
+            url = agent.get("/v1/status")["migration_url"]
+            until(lambda: beats and beats[-1]["migration_url"] == url)
+            assert not url.endswith(":0")
+        finally:
+            server.shutdown()

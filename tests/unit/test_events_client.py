@@ -62,10 +62,17 @@ class Policy:
         self.replaced = []
         self.error = None
 
-    async def replace(self, groups, *, origin):
+        self.held = ""
+
+    def mark(self, origin):
+        assert origin == "controller"
+        return self.held
+
+    async def replace(self, groups, *, origin, mark=""):
         if self.error is not None:
             raise self.error
         assert origin == "controller"
+        self.held = mark
         self.replaced.append([group.name for group in groups])
 
 
@@ -94,7 +101,9 @@ class Controller:
     async def failing(self, request, handler):
         for part, status in self.fail.items():
             if part in request.path:
-                return web.json_response({"detail": "no"}, status=status)
+                return web.json_response(
+                    {"detail": "no"}, status=status, content_type="application/problem+json"
+                )
         return await handler(request)
 
     async def beat(self, request):
@@ -111,7 +120,10 @@ class Controller:
 
     async def instance(self, request):
         found = self.instances.get(request.match_info["uuid"])
-        return web.json_response(found or {"detail": "none"}, status=200 if found else 404)
+        if found is None:
+            kind = "application/problem+json"
+            return web.json_response({"detail": "none"}, status=404, content_type=kind)
+        return web.json_response(found)
 
     async def get_policy(self, request):
         after = int(request.query["after"])
@@ -247,6 +259,32 @@ async def test_a_controller_without_policy_takes_none_away(site):
     await until(lambda: site.policy.replaced == [["a"], ["c"]])
 
 
+async def test_a_new_database_may_count_to_the_same_revision(site):
+    await site.controller.set_policy(1, "a")
+    await site.client.start()
+    await until(lambda: site.policy.replaced == [["a"]])
+    site.controller.policy = (1, [{"name": "b"}])  # the agent did not ask in between
+    await until(lambda: site.policy.replaced == [["a"], ["b"]])
+
+
+async def test_a_restart_takes_no_old_policy_again(site, conf):
+    """What an operator loaded on this host since then stays until the controller has news."""
+    await site.controller.set_policy(4, "a")
+    await site.client.start()
+    await until(lambda: site.policy.replaced == [["a"]])
+    await site.client.close()
+    site.client = ControllerClient(
+        conf, inventory=site.inventory, policy=site.policy, epoch=lambda: 17
+    )
+    before = len(site.controller.polls)
+    await site.client.start()
+    await until(lambda: len(site.controller.polls) >= before + 2)
+    assert set(site.controller.polls[before:]) == {4}
+    assert site.policy.replaced == [["a"]]
+    await site.controller.set_policy(5, "b")
+    await until(lambda: site.policy.replaced == [["a"], ["b"]])
+
+
 async def test_policy_that_this_host_cannot_take_is_tried_again(site, caplog):
     site.policy.error = RuntimeError("no room in the datapath")
     await site.controller.set_policy(1, "a")
@@ -345,3 +383,23 @@ async def test_certificates_that_are_not_there_are_one_clear_error(conf, site):
     conf.set_override("ca_file", "/nowhere/ca.pem", group="controller")
     with pytest.raises(ControllerError, match="certificates"):
         await site.client.start()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"null", b"[1]", b"\xff\xff", b'{"host": "\xff"}', b"[" * 100_000]
+)
+@pytest.mark.parametrize("status", [200, 400, 404])
+async def test_answers_that_are_none(site, answer, status):
+    """Whatever stands where the controller should be: nobody knows, and nobody stumbles."""
+
+    async def answer_all(_):
+        return web.Response(body=answer, status=status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer_all)
+    async with TestServer(app) as server:
+        site.client._conf.set_override("url", str(server.make_url("")), group="controller")
+        await site.client.start()
+        assert await site.client.locate(VM) is None
+        assert await site.client.is_elsewhere(VM) is None
+        await site.client.close()

@@ -173,20 +173,25 @@ async def test_a_refused_event_is_passed_over_and_named(conf, caplog):
 
 
 @pytest.mark.parametrize(
-    ("status", "is_refused"),
+    ("status", "kind", "is_refused"),
     [
-        (400, True),
-        (413, True),
-        (422, True),
-        (404, False),
-        (429, False),
-        (500, False),
-        (302, False),
+        (400, "problem+json", True),
+        (413, "problem+json", True),
+        (422, "problem+json", True),
+        (404, "problem+json", False),
+        (429, "problem+json", False),
+        (500, "problem+json", False),
+        (302, "problem+json", False),
+        # A proxy that was sent plain HTTP, or has a limit of its own: nothing may be lost by it.
+        (400, "json", False),
+        (413, "json", False),
     ],
 )
-async def test_which_answers_are_final(conf, status, is_refused):
+async def test_which_answers_are_final(conf, status, kind, is_refused):
     async def post(request):
-        return web.json_response({"detail": "because"}, status=status)
+        return web.json_response(
+            {"detail": "because"}, status=status, content_type=f"application/{kind}"
+        )
 
     app = web.Application()
     app.router.add_post("/v1/events", post)

@@ -278,6 +278,24 @@ async def test_a_disk_that_is_really_full(conf):
         assert second.sequence == f"{2:012d}"
 
 
+async def test_a_full_disk_can_be_looked_at(conf, monkeypatch):
+    """`vnetctl status` and the delivery of what is on disk already do not wait for the disk."""
+    async with running(conf) as log:
+        log.set_sinks(["controller"])
+        first = await log.emit(Type.STARTED, "first")
+        refuse(monkeypatch, -1, OSError(errno.ENOSPC, "No space left"))
+        tasks = [asyncio.create_task(log.emit(Type.STARTED, "second"))]
+        await until(lambda: log.status()["error"])
+        tasks.append(asyncio.create_task(log.emit(Type.STARTED, "third")))
+        async with asyncio.timeout(30):
+            assert await log.pending() == 1
+            assert await log.unacknowledged("controller", 10) == [first]
+        assert not any(task.done() for task in tasks)
+        monkeypatch.undo()
+        emitted = await asyncio.gather(*tasks)
+        assert await log.events() == [first, *emitted]
+
+
 def lift(journal):
     """Raise the limit from within a retry: the thread is busy with the drafts."""
     append = journal.append

@@ -509,3 +509,17 @@ def test_what_is_told_of_a_stop_leaves_nothing_recorded(state, meaning):
     if state is None and meaning.move is not causes.Move.START:
         assert kinds == []
     assert all(isinstance(told.cause, Cause) for told in outcome.told)
+
+
+async def test_a_listing_that_took_long_invents_nothing(host, monkeypatch):
+    """A slow hook of another VM holds a listing up for longer than news count as fresh."""
+    host.send("STARTED/BOOTED", "RESUMED/UNPAUSED", "SHUTDOWN/GUEST", "STOPPED/SHUTDOWN")
+    told = await host.told()
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    monkeypatch.setattr(loop, "time", lambda: clock() + 10)
+    listed = [DomainState(uuid=VM, name="vm1", state="running", reason="booted")]
+    await host.translator.resync(listed, age=12.0)
+    assert await host.told() == told
+    await host.translator.resync(listed, age=1.0)
+    assert await host.told() == [*told, "~started unknown"]

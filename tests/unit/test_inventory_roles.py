@@ -4,6 +4,7 @@ import asyncio
 import threading
 from typing import Any
 
+import msgspec
 import pytest
 from inventory_fakes import (
     INSTANCE,
@@ -17,7 +18,7 @@ from inventory_fakes import (
     until,
 )
 
-from vnet_agent.exceptions import StaleGeneration
+from vnet_agent.exceptions import PortTaken, StaleGeneration
 from vnet_agent.inventory.listing import Running, role_of
 from vnet_agent.model.port import Role
 from vnet_agent.model.virt import DomainEvent
@@ -219,3 +220,32 @@ async def test_orders_for_an_instance_without_ports_are_no_error() -> None:
     async with running(World()) as world:
         await world.inventory.activate(OTHER, generation=1)
         await world.inventory.release(OTHER, generation=1)
+
+
+async def test_a_late_departure_does_not_touch_what_comes_back() -> None:
+    """A to B and back at once: STOPPED/MIGRATED of the first way is handled after the hook."""
+    async with running(World()) as world:
+        await world.inventory.prepare([make_port()], generation=5)
+        world.bus.publish(lifecycle("STOPPED", "MIGRATED"))
+        await world.bus.drain()
+        assert world.role() is S
+        world.driver._replace(PORT, role=A)  # the guest's first frame
+        world.bus.publish(lifecycle("STOPPED", "MIGRATED"))
+        await world.bus.drain()
+        assert world.role() is M
+
+
+async def test_a_port_is_not_given_to_another_vm_that_names_it() -> None:
+    thief = msgspec.structs.replace(make_port(), instance=OTHER)
+    async with running(World()) as world:
+        world.domains.now = [make_domain(make_port())]
+        await world.inventory.reconcile()
+        with pytest.raises(PortTaken, match=INSTANCE):
+            await world.inventory.prepare([thief], generation=9)
+        world.domains.now = [make_domain(thief, uuid=OTHER), make_domain(make_port())]
+        await world.inventory.reconcile()
+        assert world.inventory.get(PORT).port.instance == INSTANCE
+        assert world.role() is A
+        world.domains.now = [make_domain(thief, uuid=OTHER)]
+        await world.inventory.reconcile()
+        assert world.inventory.get(PORT).port.instance == OTHER

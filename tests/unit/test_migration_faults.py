@@ -6,9 +6,11 @@ import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from migration_hosts import (
     INSTANCE,
     PORT,
@@ -22,7 +24,8 @@ from migration_hosts import (
     until,
 )
 
-from vnet_agent.migration import destination, messages, puller, wire
+from vnet_agent import exceptions
+from vnet_agent.migration import destination, manager, messages, puller, wire
 from vnet_agent.migration.store import Store
 from vnet_agent.model.migration import Phase, Report
 from vnet_agent.model.port import Role
@@ -183,6 +186,36 @@ async def test_late_events_of_the_stay_before(hosts: Hosts) -> None:
     await switch(a, b)
 
 
+async def test_hook_for_a_vm_that_runs_here(hosts: Hosts) -> None:
+    """libvirt refuses such a migration, but only after the hook: nothing may have changed."""
+    a, _ = hosts
+    await a.hook()
+    assert is_untouched(a)
+    assert a.migrations.reports() == []
+    await a.hook("release")
+    await a.hook("prepare")
+    assert a.migrations.reports() == []
+
+
+@pytest.mark.parametrize("hooked", [True, False])
+async def test_vm_that_comes_although_it_seemed_to_run_here(hosts: Hosts, hooked: bool) -> None:
+    """Its departure was not noticed; libvirt goes on after the hook, so it is gone."""
+    a, b = hosts
+    b.inventory.put(PORTS, Role.ACTIVE, 1)
+    b.driver.change(PORT, 7)
+    await b.hook()
+    assert b.roles == {Role.ACTIVE}
+    if hooked:
+        await b.hook("prepare")
+        assert b.roles == {Role.STANDBY}
+    b.libvirt("STARTED", "MIGRATED")
+    await until(lambda: b.phase is Phase.PRECOPY)
+    assert "guest is awaited" in [step.detail for step in b.report.steps]
+    await switch(a, b)
+    assert b.driver.keys() == {1, 2, 3}
+    assert len(b.migrations.reports()) == 1
+
+
 # -- agents that are killed
 
 
@@ -295,6 +328,20 @@ async def test_destination_agent_lost_its_session_file(hosts: Hosts) -> None:
     assert b.driver.keys() == {1, 2, 3}
 
 
+async def test_vm_that_was_being_started_did_not_migrate(hosts: Hosts) -> None:
+    """The agent was killed between a plain start's hook and the guest's first frame."""
+    _, b = hosts
+    await b.kill()
+    b.inventory.put(PORTS, Role.STANDBY, 1)
+    await b.start()
+    b.libvirt("RESUMED", "UNPAUSED")
+    b.libvirt("STARTED", "BOOTED")
+    await b.bus.drain()
+    assert b.migrations.reports() == []
+    assert b.events.emitted == []
+    assert b.generation == 1
+
+
 async def test_restart_after_the_end_tells_nothing_twice(hosts: Hosts) -> None:
     a, b = hosts
     await migrate(a, b)
@@ -354,6 +401,22 @@ async def test_gap_in_which_the_guest_arrived(hosts: Hosts) -> None:
     await until(lambda: b.phase is Phase.DONE)
     assert b.roles == {Role.ACTIVE}
     assert a.inventory.states() == []
+
+
+async def test_gap_after_which_libvirt_answers_late(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A slow hook of any VM holds listings up: one time-out must not be the last word."""
+    monkeypatch.setattr(manager, "_RETRY", 0.01)
+    a, b = hosts
+    await precopy(a, b)
+    b.domains = [FakeDomain("running", "migrated")]
+    b.list_errors = [exceptions.LibvirtError(uri="u", detail="no answer within 30 s")] * 2
+    for host in hosts:
+        host.reconnected()
+    await until(lambda: b.phase is Phase.DONE)
+    assert b.list_errors == []
+    assert b.roles == {Role.ACTIVE}
 
 
 async def test_gap_in_which_the_migration_failed(hosts: Hosts) -> None:
@@ -561,3 +624,77 @@ async def test_full_disk_does_not_stop_a_migration(
     await precopy(a, b)
     await switch(a, b)
     assert b.driver.keys() == {1, 2, 3}
+
+
+async def test_full_journal_does_not_stop_a_migration(hosts: Hosts) -> None:
+    """An event is emitted when it is on disk; until then the ports are not left alone."""
+    a, b = hosts
+    b.events.disk.clear()
+    await precopy(a, b)
+    a.libvirt("SUSPENDED", "MIGRATED")
+    b.libvirt("RESUMED", "MIGRATED")
+    await until(lambda: b.roles == {Role.ACTIVE})
+    a.libvirt("STOPPED", "MIGRATED")
+    await until(lambda: a.phase is Phase.DONE)
+    await until(lambda: b.phase is Phase.DONE)
+    assert b.driver.keys() == {1, 2, 3}
+    assert b.events.types() == []
+    b.events.disk.set()
+    await until(lambda: b.events.types() == ["started", "completed"])
+
+
+@pytest.mark.parametrize("answer", [b"\xff", b'{"x": ' + b"[" * 50_000, b"[]", b""])
+async def test_source_that_answers_nonsense(answer: bytes, tmp_path: Path) -> None:
+    """The ports are armed, and the guest need not wait for a state that nobody has."""
+
+    async def answer_all(_: web.Request) -> web.Response:
+        return web.Response(body=answer)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer_all)
+    async with TestServer(app) as server:
+        options = {"peers": [str(server.make_url(""))], "prepare_timeout": 0.3}
+        host = Host("b", tmp_path, FakeController(), **options)
+        await host.start()
+        try:
+            await host.hook()
+            await until(lambda: host.report.error)
+            host.libvirt("RESUMED", "MIGRATED")
+            await until(lambda: host.phase is Phase.DONE)
+        finally:
+            await host.kill()
+
+
+async def test_asking_that_fails_in_an_unknown_way(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> None:
+        raise RuntimeError("unthought of")
+
+    monkeypatch.setattr(destination.DestinationRunner, "reopen", fail)
+    _, b = hosts
+    await b.hook()
+    assert b.roles == {Role.STANDBY}
+    await until(lambda: "unthought of" in str(b.report.error))
+    b.libvirt("RESUMED", "MIGRATED")
+    await until(lambda: b.phase is Phase.DONE)
+
+
+async def test_long_reason_of_a_source_is_cut(tmp_path: Path) -> None:
+    """A controller takes events of a bounded size only."""
+
+    async def refuse(_: web.Request) -> web.Response:
+        return web.json_response({"title": "no", "detail": "x" * 100_000}, status=403)
+
+    app = web.Application()
+    app.router.add_post("/v1/sessions", refuse)
+    async with TestServer(app) as server:
+        host = Host("b", tmp_path, FakeController())
+        await host.start()
+        host.controller.locate = AsyncMock(return_value=("a", str(server.make_url(""))))
+        try:
+            await host.hook()
+            await until(lambda: "xxx" in str(host.report.error))
+            assert len(str(host.report.error)) < 1000
+        finally:
+            await host.kill()

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from migration_hosts import (
     INSTANCE,
@@ -238,10 +239,36 @@ async def test_downtime_of_libvirt_is_preferred(hosts: Hosts) -> None:
     b.libvirt("RESUMED", "MIGRATED")
     await until(lambda: a.roles == {Role.MOVED})
     a.libvirt("STOPPED", "MIGRATED")
-    a.bus.publish(DomainEvent(kind="job-completed", uuid=INSTANCE, name="vm1", downtime_ms=123.0))
+    complete_job(a, "MIGRATION_OUT", 123.0)
     await until(lambda: b.phase is Phase.DONE)
     assert b.report.vcpu_pause_ms == 123.0
     assert a.report.vcpu_pause_ms == 123.0
+
+
+async def test_statistics_of_other_jobs_are_not_the_migrations(hosts: Hosts) -> None:
+    """A snapshot or a managed save completes a job as well, during the migration or after it."""
+    a, b = hosts
+    await precopy(a, b)
+    complete_job(a, "SNAPSHOT", 5.0)
+    await a.bus.drain()
+    assert a.report.vcpu_pause_ms is None
+    complete_job(a, "MIGRATION_OUT", 123.0)
+    await switch(a, b)
+    complete_job(a, "SAVE", 7000.0)
+    await a.bus.drain()
+    assert a.report.vcpu_pause_ms == 123.0
+
+
+def complete_job(host: Host, operation: str, downtime_ms: float) -> None:
+    host.bus.publish(
+        DomainEvent(
+            kind="job-completed",
+            uuid=INSTANCE,
+            name="vm1",
+            event=operation,
+            downtime_ms=downtime_ms,
+        )
+    )
 
 
 async def test_by_static_peers(tmp_path: Path) -> None:
@@ -267,6 +294,19 @@ async def test_hook_that_was_never_called(hosts: Hosts) -> None:
     assert b.roles == {Role.STANDBY}
     await switch(a, b)
     assert b.driver.keys() == {4}
+
+
+async def test_sessions_that_are_over_are_not_kept(hosts: Hosts) -> None:
+    """A host sees many instances in a year; their reports are what stays, the last ones."""
+    a, b = hosts
+    await migrate(a, b)
+    await b.migrations._incoming[INSTANCE].finished.wait()
+    other = "2a1a0d0e-0000-4000-8000-000000000002"
+    port = msgspec.structs.replace(PORTS[0], uuid=other, instance=other, instance_name="vm2")
+    b.migrations._parse = lambda _: (port,)
+    await b.hook()
+    assert set(b.migrations._incoming) == {other}
+    assert len(b.migrations.reports()) == 2
 
 
 async def test_hook_with_nothing_to_do(hosts: Hosts) -> None:

@@ -196,3 +196,28 @@ async def test_a_damaged_store_is_no_start(conf, tmp_path, text):
     path.write_text(text)
     with pytest.raises(PolicyError, match=r"policy\.json"):
         await PolicyStore(conf).load()
+
+
+async def test_a_restart_is_no_change(conf, tmp_path):
+    """The file stays behind what came after it, until it says something else."""
+    file = tmp_path / "policy.yaml"
+    file.write_text("groups: [{name: file}]")
+    conf.set_override("file", str(file), group="policy")
+
+    async def restart():
+        store = PolicyStore(conf)
+        await store.load()
+        return store, [group.name for group in store.groups()]
+
+    store, names = await restart()
+    assert names == ["file"]
+    await store.replace([group("c", "*")], origin="controller", mark="3:x")
+    store, names = await restart()
+    assert (names, store.origin, store.mark("controller")) == (["c"], "controller", "3:x")
+    await store.load_file()
+    store, names = await restart()
+    assert (names, store.mark("controller")) == (["file"], "3:x")
+    await store.replace([group("hand", "*")], origin="api")
+    file.write_text("groups: [{name: changed}]")
+    store, names = await restart()
+    assert names == ["changed"]

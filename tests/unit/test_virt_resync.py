@@ -18,10 +18,12 @@ class World:
         self.domains = FakeDomains()
         self.domains.now = [make_domain()]
         self.consumed: list[Sequence[DomainState]] = []
+        self.ages: list[float] = []
         self.fail = False
         self.resync = Resync(self.bus, self.domains.domains, self.consume, interval=interval)
 
-    async def consume(self, domains: Sequence[DomainState]) -> None:
+    async def consume(self, domains: Sequence[DomainState], *, age: float) -> None:
+        self.ages.append(age)
         self.consumed.append(domains)
         if self.fail:
             raise RuntimeError("told to fail")
@@ -82,3 +84,18 @@ async def test_a_consumer_that_fails_does_not_end_it(worlds: list[World]) -> Non
     world.fail = True
     world.bus.publish(ConnectionChange(connected=True))
     await until(lambda: len(world.consumed) >= 2)
+
+
+async def test_the_age_of_a_listing_counts_from_the_question(worlds: list[World]) -> None:
+    world = World(interval=3600.0)
+    worlds.append(world)
+    world.domains.gate = asyncio.Event()
+    await world.resync.start()
+    world.bus.publish(ConnectionChange(connected=True))
+    await until(lambda: world.domains.asked)
+    asked = asyncio.get_running_loop().time()
+    await asyncio.sleep(0.02)
+    waited = asyncio.get_running_loop().time() - asked
+    world.domains.gate.set()
+    await until(lambda: world.consumed)
+    assert world.ages[0] >= waited

@@ -22,11 +22,14 @@ from vnet_agent.model.migration import Report
 from vnet_agent.model.policy import Group
 from vnet_agent.model.port import Port, Role
 from vnet_agent.policy import document
+from vnet_agent.policy.store import digest
 from vnet_agent.retry import Retry
 from vnet_agent.version import version
 
 LOG = logging.getLogger(__name__)
 
+#: Who a policy of the controller is from, in the store.
+ORIGIN = "controller"
 #: Seconds from a change of the inventory to the snapshot that tells of it.
 DEBOUNCE = 0.1
 #: Seconds between snapshots without a change.
@@ -58,7 +61,8 @@ class Inventory(Protocol):
 
 
 class PolicyStore(Protocol):
-    async def replace(self, groups: Sequence[Group], *, origin: str) -> None: ...
+    def mark(self, origin: str) -> str: ...
+    async def replace(self, groups: Sequence[Group], *, origin: str, mark: str = "") -> None: ...
 
 
 class _Policy(msgspec.Struct):
@@ -93,6 +97,7 @@ class ControllerClient:
         self._has_reports = asyncio.Event()
         self._is_changed = asyncio.Event()
         self._revision = 0
+        self._policy_mark = ""
         self.is_reachable = False
         #: Where other agents fetch the state of ports; the migration server may know better.
         self.migration_url = _migration_url(conf)
@@ -102,6 +107,9 @@ class ControllerClient:
     async def start(self) -> None:
         """Begin; returns at once, whether the controller is there or not."""
         self._session = ControllerSession(self._conf)
+        self._policy_mark = self._policy.mark(ORIGIN)
+        revision = self._policy_mark.partition(":")[0]
+        self._revision = int(revision) if revision.isdecimal() else 0
         self._inventory.subscribe(self._is_changed.set)
         for name, turn in (
             ("Heartbeat to the controller", self._beat),
@@ -162,10 +170,12 @@ class ControllerClient:
         try:
             found = await self._call("GET", f"/v1/instances/{quote(instance, safe='')}")
         except Answered as error:
-            if error.__dict__["status"] == 404:
+            if error.is_unknown:
                 return None
             raise
-        return found if isinstance(found, dict) else None
+        if not isinstance(found, dict):
+            raise ControllerError(url=self._conf.controller.url, detail="strange answer")
+        return found
 
     async def _call(self, method: str, path: str, body: Any = None, **how: Any) -> Any:
         if self._session is None:
@@ -245,19 +255,22 @@ class ControllerClient:
         except msgspec.ValidationError as error:
             url = self._conf.controller.url
             raise ControllerError(url=url, detail=f"strange policy: {error}") from None
-        if policy.revision != self._revision:
-            await self._take(policy)
+        # A controller with a new database may count to the revision that is held here, of
+        # another policy: what it says is compared too.
+        mark = f"{policy.revision}:{await asyncio.to_thread(digest, policy.groups)}"
+        if mark != self._policy_mark:
+            await self._take(policy, mark)
         elif asyncio.get_running_loop().time() - before < 1.0:
             await asyncio.sleep(1.0)  # one that does not wait must not be asked without a pause
 
-    async def _take(self, policy: _Policy) -> None:
+    async def _take(self, policy: _Policy, mark: str) -> None:
         # Revision 0 is a controller that never had a policy: what this host has stays.
         if policy.revision > 0:
             groups = await asyncio.to_thread(
                 document.groups_from_json, policy.groups, where="the controller's $.groups"
             )
-            await self._policy.replace(groups, origin="controller")
-        self._revision = policy.revision
+            await self._policy.replace(groups, origin=ORIGIN, mark=mark)
+        self._revision, self._policy_mark = policy.revision, mark
 
 
 def _show(state: PortState) -> dict[str, Any]:

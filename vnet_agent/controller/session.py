@@ -10,18 +10,32 @@ from oslo_config import cfg
 
 from vnet_agent.exceptions import ControllerError
 
+#: What the controller's own refusals are, and those of a proxy before it are not.
+PROBLEM = "application/problem+json"
+#: What decoding an answer can end with: bytes that are no text and towers of brackets too.
+_NO_JSON = (msgspec.MsgspecError, ValueError, RecursionError)
 _JSON = {"Content-Type": "application/json"}
 #: Bytes of an answer that are read at most: a large fleet's policy stays far below.
 _MAX_ANSWER = 64 << 20
 
 
 class Answered(ControllerError):
-    """The controller answered with an error; `status` is HTTP's."""
+    """The controller answered with an error, or something in its place did.
+
+    `status` is HTTP's; `by_controller` says that the answer is a problem document (RFC 9457).
+    """
+
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the controller does not know what was asked for; a proxy's 404 says nothing."""
+        return bool(self.status == HTTPStatus.NOT_FOUND and self.by_controller)  # type: ignore[attr-defined]
 
     @property
     def is_final(self) -> bool:
         """Whether the same request will be refused for ever."""
         status: int = self.status  # type: ignore[attr-defined]
+        if not self.by_controller:  # type: ignore[attr-defined]
+            return False  # a proxy's 400 is about the way there: it can be mended
         return 400 <= status < 500 and status not in (
             HTTPStatus.REQUEST_TIMEOUT,
             HTTPStatus.TOO_EARLY,
@@ -82,11 +96,16 @@ class ControllerSession:
                         raise ControllerError(url=url, detail="the answer is too long")
                 if response.status >= 300:
                     detail = _explain(response.status, text)
-                    raise Answered(url=url, detail=detail, status=response.status)
+                    raise Answered(
+                        url=url,
+                        detail=detail,
+                        status=response.status,
+                        by_controller=response.content_type == PROBLEM,
+                    )
                 return msgspec.json.decode(text)
         except TimeoutError:
             raise ControllerError(url=url, detail="no answer in time") from None
-        except (aiohttp.ClientError, OSError, ValueError, msgspec.MsgspecError) as error:
+        except (aiohttp.ClientError, OSError, *_NO_JSON) as error:
             raise ControllerError(url=url, detail=str(error) or repr(error)) from None
 
 
@@ -94,7 +113,7 @@ def _explain(status: int, text: bytearray) -> str:
     try:
         problem = msgspec.json.decode(text, type=dict[str, Any])
         return f"{status}: {problem['detail']}"
-    except (msgspec.MsgspecError, KeyError, UnicodeDecodeError):
+    except (*_NO_JSON, KeyError):
         return f"{status}: {text[:200].decode(errors='replace')}"
 
 

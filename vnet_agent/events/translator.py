@@ -30,6 +30,7 @@ FRESH = 3.0
 
 class _Resync(msgspec.Struct, frozen=True):
     domains: Sequence[DomainState]
+    age: float
     done: "asyncio.Future[None]"
 
 
@@ -83,13 +84,14 @@ class Translator:
             await self._release(uuid)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def resync(self, domains: Sequence[DomainState]) -> None:
+    async def resync(self, domains: Sequence[DomainState], *, age: float = 0.0) -> None:
         """Compare a full listing with what is recorded, and emit the differences as inferred.
 
+        `age` is how long ago libvirt was asked, in seconds: what was told since outweighs it.
         Comes after everything that is on the bus already; returns when the events are durable.
         """
         done = asyncio.get_running_loop().create_future()
-        self._bus.publish(_Resync(domains, done))
+        self._bus.publish(_Resync(domains, age, done))
         await done
 
     async def _on_news(self, news: object) -> None:
@@ -192,7 +194,7 @@ class Translator:
 
     async def _on_resync(self, news: _Resync) -> None:
         try:
-            differences = await self._compare(news.domains)
+            differences = await self._compare(news.domains, FRESH + news.age)
             if self._gap or differences:
                 data = {"instances": len(self._recorded), "differences": differences}
                 await self._log.emit(Type.AGENT_RESYNCED, None, data)
@@ -201,9 +203,9 @@ class Translator:
             if not news.done.done():
                 news.done.set_result(None)
 
-    async def _compare(self, domains: Sequence[DomainState]) -> int:
+    async def _compare(self, domains: Sequence[DomainState], fresh: float) -> int:
         now = asyncio.get_running_loop().time()
-        self._seen = {uuid: at for uuid, at in self._seen.items() if now - at < FRESH}
+        self._seen = {uuid: at for uuid, at in self._seen.items() if now - at < fresh}
         self._started = {uuid: at for uuid, at in self._started.items() if now - at < FRESH}
         listed = {domain.uuid: domain for domain in domains}
         differences = 0

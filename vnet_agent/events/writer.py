@@ -1,6 +1,7 @@
 """The one thread that touches the journal: groups commits, and outlasts a bad disk."""
 
 import asyncio
+import collections
 import itertools
 import logging
 import queue
@@ -52,6 +53,7 @@ class Writer:
         self._committed = committed
         self._queue: queue.SimpleQueue[_Append | _Call | None] = queue.SimpleQueue()
         self._closing = threading.Event()
+        self._held: collections.deque[_Append | _Call | None] = collections.deque()
         self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._accepting = False
@@ -86,7 +88,10 @@ class Writer:
         return await item.future
 
     async def call(self, function: Callable[[Journal], T]) -> T:
-        """Run `function` in the journal's thread, after what was queued before."""
+        """Run `function` in the journal's thread, after what was queued before.
+
+        While the disk refuses, it does not wait for that to be written.
+        """
         self._check()
         item = _Call(function, Future())
         self._queue.put(item)
@@ -116,10 +121,10 @@ class Writer:
 
     def _gather(self) -> list[Any]:
         """Everything that is queued by now, at least one item."""
-        items = [self._queue.get()]
+        items = [self._held.popleft() if self._held else self._queue.get()]
         while len(items) < _GROUP:
             try:
-                items.append(self._queue.get_nowait())
+                items.append(self._held.popleft() if self._held else self._queue.get_nowait())
             except queue.Empty:
                 break
         return items
@@ -168,7 +173,7 @@ class Writer:
                 if last_try:
                     self._fail(group, error)
                     return
-                self._closing.wait(delay)
+                self._pause(delay)
                 delay = min(delay * 2, _RETRY_MAX)
             except Exception as error:  # a draft that cannot be written must not stop the others
                 if len(group) == 1:
@@ -183,6 +188,19 @@ class Writer:
                     self.error = None
                 self._publish(events, group)
                 return
+
+    def _pause(self, seconds: float) -> None:
+        """Wait for the disk or for `close`; what only asks is answered meanwhile."""
+        deadline = time.monotonic() + seconds
+        while not self._closing.is_set() and (left := deadline - time.monotonic()) > 0:
+            try:
+                item = self._queue.get(timeout=left)
+            except queue.Empty:
+                return
+            if isinstance(item, _Call):
+                self._run_call(item)
+            else:
+                self._held.append(item)
 
     def _recover(self, error: sqlite3.Error | OSError) -> bool:
         """Log the first failure; True when a new journal took a damaged one's place."""

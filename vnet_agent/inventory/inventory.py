@@ -14,7 +14,13 @@ from oslo_config import cfg
 
 from vnet_agent.bus import Bus
 from vnet_agent.datapath.base import Driver
-from vnet_agent.exceptions import DomainXmlError, LibvirtError, StaleGeneration, VnetError
+from vnet_agent.exceptions import (
+    DomainXmlError,
+    LibvirtError,
+    PortTaken,
+    StaleGeneration,
+    VnetError,
+)
 from vnet_agent.inventory.announce import Announcer, EventLog
 from vnet_agent.inventory.changes import Changes
 from vnet_agent.inventory.entry import Entry, PortState
@@ -164,6 +170,10 @@ class Inventory:
         for running in listing.values():
             for port in running.ports or ():
                 entry = self._table.get(port.uuid)
+                owner = entry and listing.get(entry.port.instance)
+                if owner and owner is not running and port.uuid in _uuids(owner):
+                    LOG.error("Port %s of %s is another VM's", port.uuid, port.instance)
+                    continue
                 if port.uuid in claimed:
                     LOG.error("Port %s of %s is another VM's too", port.uuid, port.instance)
                 elif entry is None or entry.touched <= began:
@@ -187,7 +197,7 @@ class Inventory:
     async def _miss(self, listing: dict[str, Running], began: int) -> None:
         """Forget ports that a whole listing does not have; a VM that is away has some time."""
         now = asyncio.get_running_loop().time()
-        there = {port.uuid for running in listing.values() for port in running.ports or ()}
+        there = {port for running in listing.values() for port in _uuids(running)}
         for entry in self._table:
             running = listing.get(entry.port.instance)
             unsure = running is not None and running.ports is None
@@ -242,6 +252,8 @@ class Inventory:
 
     async def _prepare(self, ports: Sequence[Port], generation: int) -> None:
         for port in ports:
+            self._refuse_foreign(self._table.get(port.uuid), port)
+        for port in ports:
             before = self._table.get(port.uuid)
             was = before and before.role
             self._refuse_older(before, generation)
@@ -285,8 +297,14 @@ class Inventory:
         self._tell()
 
     async def _leave(self, instance: str) -> None:
-        """The last step of a migration on its source: true even if no session knows of it."""
+        """The last step of a migration on its source: true even if no session knows of it.
+
+        A port that waits for the VM to come back is of a later migration than this late news.
+        """
+        await self._table.notice_roles()
         for entry in self._table.of_instance(instance):
+            if entry.role is Role.STANDBY:
+                continue
             await self._table.change(entry, role=Role.MOVED, generation=entry.generation)
             self._touch(entry, hold=HOLD)
         self._tell()
@@ -318,6 +336,14 @@ class Inventory:
             entry.held_until = asyncio.get_running_loop().time() + hold
 
     @staticmethod
+    def _refuse_foreign(entry: Entry | None, port: Port) -> None:
+        """A port of a VM that runs here is not given away because another one's XML names it."""
+        if entry is None or entry.port.instance == port.instance:
+            return
+        if entry.role is Role.ACTIVE and entry.missing_since is None:
+            raise PortTaken(port=port.uuid, instance=entry.port.instance)
+
+    @staticmethod
     def _refuse_older(entry: Entry | None, generation: int) -> None:
         if entry is not None and generation < entry.generation:
             raise StaleGeneration(port=entry.port.uuid, given=generation, current=entry.generation)
@@ -332,3 +358,7 @@ class Inventory:
                 callback()
             except Exception:
                 LOG.exception("Telling of changed ports failed")
+
+
+def _uuids(running: Running) -> set[str]:
+    return {port.uuid for port in running.ports or ()}

@@ -73,6 +73,10 @@ class NetlinkLinks:
             except (NetlinkError, OSError) as error:
                 LOG.warning("News of interfaces were lost (%s); reading all of them", error)
                 await self._recover()
+            except Exception:
+                LOG.exception("News of interfaces cannot be understood; reading all of them")
+                await asyncio.sleep(RETRY)
+                await self._recover()
             self._tell()
 
     async def _recover(self) -> None:

@@ -68,6 +68,7 @@ class DestinationRunner(Runner):
         self._arrived_ns: int | None = None
         self._pull: asyncio.Task[None] | None = None
         self._arm_task: asyncio.Task[None] | None = None
+        self._announcing: asyncio.Task[None] | None = None
         if saved.guest_started:
             self.post(News.GUEST_STARTED)
 
@@ -100,7 +101,9 @@ class DestinationRunner(Runner):
             if not opening.done():
                 await self._prepare(self._floor + 1)
             reply = await opening
-        except (exceptions.VnetError, Refused, *ERRORS) as error:
+        except Exception as error:
+            if not isinstance(error, (exceptions.VnetError, Refused, *ERRORS)):
+                LOG.exception("Migration %s: asking the source failed", self.report.id)
             await self._prepare(self._floor + 1)
             reason = str(error) or "no answer in time"
             self.post(News.NO_STATE, f"no state from the source: {reason}")
@@ -260,16 +263,25 @@ class DestinationRunner(Runner):
 
     async def _publish(self, *, last: bool) -> None:
         """Events: each of them once for a session, over restarts too (see `announced`)."""
-        if not self.saved.announced and (self.prepared.is_set() or last):
-            await self._emit(Type.MIGRATION_STARTED, time_ns=self.saved.started_ns)
-            self.saved.announced = True
+        if self._announcing is None and (self.prepared.is_set() or last):
+            self._announcing = self.spawn(self._announce(), "announcement")
         if not last:
             await self.context.store.save_session(self.saved)
             return
+        if self._announcing is not None:
+            await asyncio.wait({self._announcing})
         done = self.session.phase is Phase.DONE
         await self._emit(Type.MIGRATION_COMPLETED if done else Type.MIGRATION_FAILED)
         await self.context.store.save(self.report)
         await self.context.store.drop_session(self.report.id)
+
+    async def _announce(self) -> None:
+        """Beside the session: an event waits for the journal's disk, and the guest does not."""
+        if not self.saved.announced:
+            await self._emit(Type.MIGRATION_STARTED, time_ns=self.saved.started_ns)
+            self.saved.announced = True
+            if not self.session.over:
+                await self.context.store.save_session(self.saved)
 
     async def _emit(self, kind: Type, *, time_ns: int | None = None) -> None:
         if self._resumed and await self._was_emitted(kind):

@@ -18,9 +18,14 @@ def is_incoming(event: DomainEvent) -> bool:
     return (event.kind, event.event, event.detail) == ("lifecycle", "STARTED", "MIGRATED")
 
 
+def is_departure(event: DomainEvent) -> bool:
+    """The statistics of a migration away; saving and snapshots complete jobs with others."""
+    return (event.kind, event.event) == ("job-completed", "MIGRATION_OUT")
+
+
 def tell_source(session: SourceRunner, event: DomainEvent) -> None:
     """SUSPENDED is not final: RESUMED after it means that the switchover failed."""
-    if event.kind == "job-completed":
+    if is_departure(event):
         session.measured_downtime(event.downtime_ms)
     if event.kind != "lifecycle":
         return

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from vnet_agent.migration.peer import Client
 from vnet_agent.migration.runner import Context, is_over
 from vnet_agent.migration.server import Server
 from vnet_agent.migration.session import News
+from vnet_agent.migration.source import SourceRunner
 from vnet_agent.migration.store import OpenSession, Store
 from vnet_agent.model.migration import Phase, Report
 from vnet_agent.model.port import Port, Role
@@ -34,6 +35,13 @@ LOG = logging.getLogger(__name__)
 #: The longest that the hook waits for the ports to be armed, in seconds.
 _HOOK_WAIT = 0.12
 _THREADS = 4
+#: The generation of a port that was never migrated.
+FIRST_GENERATION = 1
+#: Seconds from libvirt's hook `migrate` to its hook `prepare` at most, and hooks that are held.
+_DOUBT = 10.0
+_MOST_DOUBTS = 64
+#: Seconds to the next attempt when libvirt is there but does not list its domains.
+_RETRY = 1.0
 
 
 class Migrations:
@@ -66,6 +74,8 @@ class Migrations:
         self._finder: Finder | None = None
         self._incoming: dict[str, DestinationRunner] = {}
         self._unannounced: set[str] = set()
+        self._doubtful: dict[str, tuple[float, tuple[Port, ...]]] = {}
+        self._catching_up: asyncio.Task[None] | None = None
         self._closed = True
 
     @property
@@ -93,6 +103,9 @@ class Migrations:
     async def close(self) -> None:
         """Stop; sessions stay open on disk, and nothing changes in the datapath."""
         self._closed = True
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+            await asyncio.gather(self._catching_up, return_exceptions=True)
         await self._server.close()
         for session in self._incoming.values():
             await session.close()
@@ -117,6 +130,10 @@ class Migrations:
         if self._closed:
             return
         if call.operation != "migrate":
+            if call.operation in ("prepare", "start") and (late := self._accept(call.domain)):
+                await self._wait_prepared(late)
+            elif call.operation in ("stopped", "release"):
+                self._doubtful.pop(call.domain, None)
             self._on_other_hook(call)
             return
         try:
@@ -127,12 +144,38 @@ class Migrations:
         if not ports:
             LOG.info("Hook migrate of %s: it has no ports", call.domain)
             return
-        session = self._begin(ports)
+        if self._runs_here(ports[0].instance):
+            LOG.warning("Hook migrate of %s, which runs here: waiting for libvirt", call.domain)
+            self._doubt(call.domain, ports)
+            return
+        await self._wait_prepared(self._begin(ports))
+
+    @staticmethod
+    async def _wait_prepared(session: DestinationRunner) -> None:
         try:
             async with asyncio.timeout(_HOOK_WAIT):
                 await session.prepared.wait()
         except TimeoutError:
             LOG.info("Migration %s: goes on in the background", session.report.id)
+
+    # -- libvirt calls the hook before it refuses a domain that it has already
+
+    def _runs_here(self, instance: str) -> bool:
+        states = self._context.inventory.of_instance(instance)
+        return any(state.role is Role.ACTIVE for state in states)
+
+    def _doubt(self, domain: str, ports: tuple[Port, ...]) -> None:
+        self._doubtful.pop(domain, None)
+        self._doubtful[domain] = (time.monotonic(), ports)
+        while len(self._doubtful) > _MOST_DOUBTS:
+            del self._doubtful[next(iter(self._doubtful))]
+
+    def _accept(self, domain: str) -> DestinationRunner | None:
+        """libvirt goes on with what was doubtful: the VM was gone from here after all."""
+        at, ports = self._doubtful.pop(domain, (0.0, ()))
+        if not ports or time.monotonic() - at > _DOUBT:
+            return None
+        return self._begin(ports)
 
     # -- sessions
 
@@ -163,6 +206,9 @@ class Migrations:
             floor=self._newest_generation(saved.instance),
             resumed=resumed,
         )
+        over = [name for name, each in self._incoming.items() if each.finished.is_set()]
+        for name in over:
+            del self._incoming[name]
         self._incoming[saved.instance] = session
         session.start()
         return session
@@ -195,7 +241,10 @@ class Migrations:
                 await self._store.save(report)
 
     async def _adopt(self) -> None:
-        """Ports of no session: a standby's is opened anew, what has moved away is released."""
+        """Ports of no session: a standby's is opened anew, what has moved away is released.
+
+        A standby of the first generation is more likely that of a VM that was being started.
+        """
         by_instance: dict[str, list[seams.PortState]] = {}
         for state in self._context.inventory.states():
             by_instance.setdefault(state.port.instance, []).append(state)
@@ -204,7 +253,7 @@ class Migrations:
             roles = {state.role for state in states}
             if instance in self._incoming:
                 continue
-            if Role.STANDBY in roles:
+            if Role.STANDBY in roles and generation > FIRST_GENERATION:
                 self._begin(tuple(state.port for state in states), generation=generation)
             elif Role.MOVED in roles:
                 await self._context.inventory.release(instance, generation=generation)
@@ -227,6 +276,8 @@ class Migrations:
             return
         if event.event in ("RESUMED", "STOPPED"):
             self._unannounced.discard(event.uuid)
+        if libvirt_news.is_incoming(event) and (late := self._accept(event.name)) is not None:
+            late.guest_started()
         for source in self._server.of_instance(event.uuid):
             libvirt_news.tell_source(source, event)
         session = self._incoming.get(event.uuid)
@@ -235,7 +286,7 @@ class Migrations:
         elif libvirt_news.is_incoming(event):
             self._unannounced.add(event.uuid)
             self._begin_late()
-        elif event.kind == "job-completed":
+        elif libvirt_news.is_departure(event):
             libvirt_news.tell_statistics(list(self._server.sessions.values()), event)
 
     def _begin_late(self) -> None:
@@ -249,13 +300,33 @@ class Migrations:
 
     async def _on_connection(self, change: ConnectionChange) -> None:
         """After a gap libvirt is asked what is, for each session that is open."""
-        outgoing = [s for s in self._server.sessions.values() if not s.over]
-        incoming = [s for s in self._incoming.values() if not s.over]
-        if self._closed or not change.connected or self._domains is None:
-            return
-        if not outgoing and not incoming:
-            return
-        domains = {domain.uuid: domain for domain in await self._domains()}
+        if self._catching_up is not None:
+            self._catching_up.cancel()
+            self._catching_up = None
+        if change.connected and self._domains is not None:
+            self._catching_up = asyncio.create_task(self._catch_up(self._domains))
+
+    async def _catch_up(self, list_domains: seams.ListDomains) -> None:
+        while not self._closed:
+            outgoing = [s for s in self._server.sessions.values() if not s.over]
+            incoming = [s for s in self._incoming.values() if not s.over]
+            if not outgoing and not incoming:
+                return
+            try:
+                domains = {domain.uuid: domain for domain in await list_domains()}
+            except exceptions.LibvirtError as error:
+                LOG.warning("Open migrations are not compared yet: %s", error)
+                await asyncio.sleep(_RETRY)
+            else:
+                self._tell_listed(domains, outgoing, incoming)
+                return
+
+    @staticmethod
+    def _tell_listed(
+        domains: Mapping[str, seams.DomainState],
+        outgoing: Sequence[SourceRunner],
+        incoming: Sequence[DestinationRunner],
+    ) -> None:
         for source in outgoing:
             libvirt_news.resync_source(source, domains.get(source.report.instance))
         for session in incoming:

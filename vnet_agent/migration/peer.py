@@ -14,8 +14,12 @@ from vnet_agent.migration import messages, tls, wire
 
 T = TypeVar("T")
 
+#: Characters of another agent's reason that are kept: it ends up in a report and in an event.
+_MOST_DETAIL = 500
+#: What decoding JSON can end with: bytes that are no text and towers of brackets too.
+_NO_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 #: What a request can end with besides an answer.
-ERRORS = (aiohttp.ClientError, TimeoutError, OSError, msgspec.DecodeError)
+ERRORS = (aiohttp.ClientError, TimeoutError, OSError, *_NO_JSON)
 
 
 class Refused(Exception):
@@ -136,9 +140,9 @@ class Peer:
         try:
             problem = msgspec.json.decode(await _read(response), type=messages.Problem)
             detail = problem.detail or problem.title
-        except msgspec.DecodeError:
+        except _NO_JSON:
             detail = response.reason or ""
-        raise Refused(response.status, detail)
+        raise Refused(response.status, detail[:_MOST_DETAIL])
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

@@ -110,7 +110,9 @@ class Puller:
         report = self._owner.report
         if (hello.session, hello.attempt) != (report.id, self._attempt):
             raise exceptions.RecordError(detail="the stream is another session's", offset=0)
-        mine = self._owner.saved.ports
+        held = self._owner.context.inventory.of_instance(report.instance)
+        here = {state.port.uuid for state in held}
+        mine = [port for port in self._owner.saved.ports if port.uuid in here]
         by_uuid = {port.uuid: port.uuid for port in mine}
         by_mac = {port.mac: port.uuid for port in mine}
         self._ports = [by_uuid.get(p.uuid) or by_mac.get(p.mac) for p in hello.ports]

@@ -205,7 +205,7 @@ def _bound_silence(request: web.Request, seconds: float) -> None:
 async def _decode(request: web.Request, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(await request.read(), type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Problem(400, str(error)) from error
 
 

@@ -1,6 +1,7 @@
 """The groups in force on this host: kept over restarts, and resolved into each port's policy."""
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -20,15 +21,24 @@ OnChange = Callable[[], Awaitable[None]]
 
 
 class _State(msgspec.Struct, kw_only=True):
-    """What `policy.json` in the state directory holds."""
+    """What `policy.json` in the state directory holds; `marks` are by origin."""
 
     version: int = 1
     origin: str = ""
     groups: tuple[Group, ...] = ()
+    marks: dict[str, str] = {}
+
+
+def digest(groups: object) -> str:
+    """A short text that is the same for the same groups only."""
+    return hashlib.sha256(msgspec.json.encode(groups, order="deterministic")).hexdigest()
 
 
 class PolicyStore:
-    """One set of groups; the last `replace` wins, whoever made it.
+    """One set of groups; the last change wins, whoever made it, and a restart is no change.
+
+    What an origin gave last has a mark, so that it is known again after a restart: what was
+    loaded by hand since then stays.
 
     `on_change`, if set, is awaited after each change, and makes it true in the datapath.
     """
@@ -49,6 +59,10 @@ class PolicyStore:
     def groups(self) -> tuple[Group, ...]:
         return self._state.groups
 
+    def mark(self, origin: str) -> str:
+        """The mark of what the origin gave last, empty if it gave nothing yet."""
+        return self._state.marks.get(origin, "")
+
     def resolve(self, port: Port) -> Policy:
         """The union of the rules of all groups that apply to the port, in the groups' order."""
         selectors = ["*", f"port:{port.uuid}", f"instance:{port.instance}"]
@@ -65,7 +79,7 @@ class PolicyStore:
         )
 
     async def load(self) -> None:
-        """At start: what was in force before, then the configured file.
+        """At start: what was in force before, then the configured file if it has changed.
 
         A bad file is only logged when an earlier policy is there to stay in force; otherwise, and
         when the stored policy cannot be read, PolicyError is raised: starting with every port
@@ -75,31 +89,41 @@ class PolicyStore:
         if found is not None:
             self._take(found)
         try:
-            await self.load_file()
+            await self.load_file(again=False)
         except PolicyError as error:
             if found is None:
                 raise
             LOG.error("%s", error)
 
-    async def load_file(self) -> bool:
-        """Read the configured file again; False if none is configured. PolicyError: old stays."""
+    async def load_file(self, *, again: bool = True) -> bool:
+        """Read the configured file; False if none is configured. PolicyError: old stays.
+
+        Unless `again`, a file that says what it said when it was loaded last changes nothing.
+        """
         if not self._file:
             return False
         groups = await asyncio.to_thread(self._read_file)
-        await self.replace(groups, origin="file")
+        mark = digest(groups)
+        if again or mark != self.mark("file"):
+            await self.replace(groups, origin="file", mark=mark)
         return True
 
-    async def replace(self, groups: Sequence[Group], *, origin: str) -> None:
-        """Put `groups` in force and keep them over a restart.
+    async def replace(self, groups: Sequence[Group], *, origin: str, mark: str = "") -> None:
+        """Put `groups` in force and keep them over a restart; `mark` tells them from later ones.
 
         Raises PolicyError, or what `on_change` raised; the old groups are then in force again.
         """
-        await asyncio.shield(self._replace(_State(origin=origin, groups=tuple(groups))))
+        await asyncio.shield(self._replace(tuple(groups), origin, mark))
 
-    async def _replace(self, new: _State) -> None:
+    async def _replace(self, groups: tuple[Group, ...], origin: str, mark: str) -> None:
         async with self._lock:
             old = self._state
+            marks = old.marks | ({origin: mark} if mark else {})
+            new = _State(origin=origin, groups=groups, marks=marks)
             if new.groups == old.groups and new.origin == old.origin:
+                if marks != old.marks:
+                    await self._save(new)
+                    self._take(new)
                 return
             self._check_names(new)
             await self._save(new)
@@ -158,7 +182,7 @@ class PolicyStore:
         groups = document.groups_from_json(
             msgspec.to_builtins(state.groups), where=f"{self._path}: $.groups"
         )
-        return _State(origin=state.origin, groups=groups)
+        return _State(origin=state.origin, groups=groups, marks=state.marks)
 
     def _read_file(self) -> tuple[Group, ...]:
         try:

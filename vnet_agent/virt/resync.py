@@ -4,6 +4,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 from vnet_agent.bus import Bus
 from vnet_agent.exceptions import LibvirtError
@@ -15,7 +16,12 @@ LOG = logging.getLogger(__name__)
 RETRY = 1.0
 
 List = Callable[[], Awaitable[Sequence[DomainState]]]
-Consume = Callable[[Sequence[DomainState]], Awaitable[None]]
+
+
+class Consume(Protocol):
+    """`age` is how long ago the listing was begun, in seconds."""
+
+    async def __call__(self, domains: Sequence[DomainState], /, *, age: float) -> None: ...
 
 
 class Resync:
@@ -55,8 +61,10 @@ class Resync:
                 pause = min(RETRY, pause)
 
     async def _try(self) -> bool:
+        began = asyncio.get_running_loop().time()
         try:
-            await self._consume(await self._domains())
+            domains = await self._domains()
+            await self._consume(domains, age=asyncio.get_running_loop().time() - began)
         except LibvirtError as error:
             LOG.warning("No comparison with libvirt: %s", error)
             return False
