@@ -247,6 +247,13 @@ def test_reads_configuration(config: Path, text: str, expected: tuple[str, float
     assert libvirt_hook.read_config(str(config)) == expected
 
 
+def test_time_counts_from_the_start_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    start = ticks / os.sysconf("SC_CLK_TCK")
+    monkeypatch.setattr(libvirt_hook, "clock_gettime", lambda clock: start + 3.5)
+    assert libvirt_hook.process_age() == pytest.approx(3.5)
+
+
 def test_defaults_are_those_of_the_agent() -> None:
     from vnet_agent import config
 
