@@ -18,7 +18,8 @@ size_t vnet_kernel_object_size(void);
 
 /*
  * Creates the datapath under `pin_dir`, or adopts the one that is pinned there: its maps stay, its
- * programs are replaced where they are attached. On failure returns NULL, with errno and a text.
+ * programs are pinned anew. Until it is closed, or the process ends, no other may open it. On
+ * failure returns NULL, with errno and a text.
  */
 struct vnet_kernel *vnet_kernel_open(const char *pin_dir, __u32 max_ports, char *error,
 				     size_t error_size);
