@@ -179,6 +179,38 @@ def test_icmp_echo_by_identifier_both_families() -> None:
     assert ports == {("icmp", 7), ("icmpv6", 7)}
 
 
+def test_an_echo_opens_no_door_to_the_peers_requests() -> None:
+    bench = Bench(policy(OUT_ALL))
+    for version, request, answer, local, remote, proto in (
+        (f.ipv4, 8, 0, VM4, PEER4, f.ICMP),
+        (f.ipv6, 128, 129, VM6, PEER6, f.ICMPV6),
+    ):
+        assert bench.out(version(local, remote, proto, f.icmp(request, ident=7))) == ""
+        assert bench.into(version(remote, local, proto, f.icmp(request, ident=7))) == "policy"
+        assert bench.into(version(remote, local, proto, f.icmp(answer, ident=7))) == ""
+    # Where both may ask, the same identifier both ways is no matter.
+    both = Bench()
+    assert both.out(f.ipv4(VM4, PEER4, f.ICMP, f.icmp(8, ident=7))) == ""
+    assert both.into(f.ipv4(PEER4, VM4, f.ICMP, f.icmp(8, ident=7))) == ""
+    assert both.out(f.ipv4(VM4, PEER4, f.ICMP, f.icmp(0, ident=7))) == ""
+
+
+def test_icmp_errors_go_only_to_who_sent_what_they_quote() -> None:
+    """Else the VM could tell anything to anybody, with one packet that it was sent."""
+    bench = Bench(policy(IN_TCP_80))
+    bench.handshake_in()
+    came = f.ipv4(PEER4, VM4, f.TCP, f.tcp(4000, 80, f.ACK))
+    error = f.icmp(3, 4, payload=came)
+    assert bench.out(f.ipv4(VM4, PEER4, f.ICMP, error)) == ""
+    assert bench.out(f.ipv4(VM4, "10.0.0.77", f.ICMP, error)) == "policy"
+    bench = Bench(policy(OUT_ALL))
+    sent = f.ipv6(VM6, PEER6, f.UDP, f.udp(5, 6))
+    assert bench.out(sent) == ""
+    quoting = f.icmp(1, 4, payload=sent)
+    assert bench.into(f.ipv6(PEER6, VM6, f.ICMPV6, quoting)) == ""
+    assert bench.into(f.ipv6(PEER6, "2001:db8::9", f.ICMPV6, quoting)) == "policy"
+
+
 def test_icmp_errors_belong_to_the_connection_that_they_quote() -> None:
     bench = Bench(policy(OUT_ALL))
     router = "192.0.2.1"
