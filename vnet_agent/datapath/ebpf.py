@@ -1,5 +1,6 @@
 """The ebpf driver: the C core in the kernel, behind maps that outlive the agent."""
 
+import errno
 import logging
 
 from oslo_config import cfg
@@ -41,9 +42,13 @@ class EbpfDriver(FlowcacheDriver):
             if self._handle is not None:
                 return
             kernel = guarded("open", c.Kernel, self._pin_dir.rstrip("/"), self._max_ports)
-            self._max_ports = kernel.max_ports
-            self._adopt(kernel)
-            self._replace_programs()
+            try:
+                guarded("adopt", self._adopt, kernel)
+                self._max_ports = kernel.max_ports
+                self._replace_programs()
+            except DatapathError:
+                self.close()
+                raise
 
     def close(self) -> None:
         with self._lock:
@@ -54,7 +59,7 @@ class EbpfDriver(FlowcacheDriver):
     def destroy(self) -> None:
         with self._lock:
             for ifindex, uplink in self._topology.ifaces():
-                self._detach_interface(ifindex, uplink=uplink)
+                guarded("destroy", self.kernel.detach, ifindex, uplink)
             guarded("destroy", self.kernel.unpin)
             self.close()
 
@@ -70,8 +75,17 @@ class EbpfDriver(FlowcacheDriver):
             try:
                 guarded("adopt", self.kernel.attach, ifindex, uplink)
             except DatapathError as error:
-                LOG.info("Interface %d is no longer there: %s", ifindex, error)
-                self._forget_interface(ifindex, uplink=uplink)
+                if self._is_gone(error):
+                    LOG.info("Interface %d is no longer there", ifindex)
+                    self._forget_interface(ifindex, uplink=uplink)
+                else:  # what guarded it before still does, if anything
+                    LOG.error("Interface %d keeps its old programs: %s", ifindex, error)
+
+    @staticmethod
+    def _is_gone(error: DatapathError) -> bool:
+        """Of all failures only this one may make the datapath forget what it guards."""
+        cause = error.__cause__
+        return isinstance(cause, OSError) and cause.errno == errno.ENODEV
 
     def _forget_interface(self, ifindex: int, *, uplink: bool) -> None:
         local_id = self._topology.port_of(ifindex)
