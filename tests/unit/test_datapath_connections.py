@@ -267,3 +267,25 @@ def test_flush_forgets_and_checks_the_owner() -> None:
         bench.driver.flush(PORT, generation=2)
     assert bench.driver.flush(PORT, generation=3) == 1
     assert bench.states() == []
+
+
+def test_dead_connections_behind_many_living_make_room() -> None:
+    """Ten thousand that live, more than one sweep looks at, and as many that are long dead."""
+    bench = Bench(quota=20_000)
+    for number in range(20_000):
+        port = number // 2
+        if number % 2:
+            assert bench.out(f.ipv4(VM4, PEER4, f.UDP, f.udp(port, 9))) == ""
+            assert bench.into(f.ipv4(PEER4, VM4, f.UDP, f.udp(9, port))) == ""
+        else:
+            assert bench.out(f.ipv4(VM4, PEER4, f.UDP, f.udp(port, 8))) == ""
+    bench.sleep(31)
+    taken = 0
+    for _ in range(100):
+        bench.sleep(0.3)
+        while (
+            bench.out(f.ipv4(VM4, PEER4, f.SCTP, f.udp(taken % 65536, 1 + taken // 65536))) == ""
+        ):
+            taken += 1
+    assert taken > 10_000
+    assert sum(item.assured for item in bench.driver.connections(PORT)) == 10_000
