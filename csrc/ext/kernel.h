@@ -31,8 +31,8 @@ struct vnet_port *vnet_kernel_ports(const struct vnet_kernel *kernel);
 /* Fills the mirror from the pinned maps. */
 int vnet_kernel_mirror(struct vnet_kernel *kernel, struct vnet_datapath *mirror);
 
-int vnet_kernel_table_put(struct vnet_kernel *kernel, unsigned int table, const void *keys,
-			  const void *values, __u32 count);
+int vnet_kernel_table_put(struct vnet_kernel *kernel, unsigned int table, const void *key,
+			  const void *value);
 void vnet_kernel_table_remove(struct vnet_kernel *kernel, unsigned int table, const void *keys,
 			      __u32 count);
 int vnet_kernel_counters(struct vnet_kernel *kernel, __u32 local_id, struct vnet_counters *sum);

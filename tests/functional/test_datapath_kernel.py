@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from twin import EGRESS
 
 from vnet_agent.datapath import _flowcache as c
+from vnet_agent.datapath import layout
 from vnet_agent.datapath.ebpf import EbpfDriver
 from vnet_agent.datapath.flowcache import FlowcacheDriver
 from vnet_agent.datapath.memory import MemoryDriver
@@ -268,4 +269,34 @@ def test_datapath_leaves_other_filters_alone(bpffs: str) -> None:
     with pytest.raises(DatapathError, match="attach"):
         driver.attach(PORT, tap)
     assert driver.ports()[0].ifindex is None
+    driver.destroy()
+
+
+@private
+def test_datapath_refused_policy_takes_no_room(bpffs: str) -> None:
+    """The rules of all ports share a table; what does not fit whole leaves nothing in it."""
+    tap, uplink = interfaces()
+    driver = EbpfDriver(pin_dir=os.path.join(bpffs, "vnet"), max_ports=4)
+    set_up(driver, tap, uplink)
+    kernel = driver.kernel
+    room, size = 100, 1 << 20
+    held = len(list(kernel.table_items(c.TABLE_RULES)))
+    foreign = [
+        layout.pack("rule_key", policy=1 << 31, remote=number.to_bytes(16, "little"))
+        for number in range(size - room - held)
+    ]
+    kernel.table_put(
+        c.TABLE_RULES, b"".join(foreign), bytes(len(layout.pack("rule")) * len(foreign))
+    )
+    wide = Policy(
+        rules=tuple(
+            Rule(direction=Direction.INGRESS, protocol="tcp", ports=(port, port))
+            for port in range(room + 10)
+        )
+    )
+    for _ in range(2):
+        with pytest.raises(DatapathError, match="set_policy"):
+            driver.set_policy(PORT, wide)
+    kernel.table_remove(c.TABLE_RULES, b"".join(foreign[:10]))
+    driver.set_policy(PORT, wide)
     driver.destroy()
