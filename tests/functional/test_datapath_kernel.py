@@ -14,7 +14,7 @@ from twin import EGRESS
 
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
-from vnet_agent.datapath.ebpf import EbpfDriver
+from vnet_agent.datapath.ebpf import STAMP_NS, EbpfDriver
 from vnet_agent.datapath.flowcache import FlowcacheDriver
 from vnet_agent.datapath.memory import MemoryDriver
 from vnet_agent.exceptions import DatapathError, RecordError, StaleGeneration
@@ -269,6 +269,22 @@ def test_datapath_leaves_other_filters_alone(bpffs: str) -> None:
     with pytest.raises(DatapathError, match="attach"):
         driver.attach(PORT, tap)
     assert driver.ports()[0].ifindex is None
+    driver.destroy()
+
+
+@private
+def test_datapath_deltas_miss_nothing_that_is_under_way(bpffs: str) -> None:
+    """A program on another CPU may write late what it stamped before the cursor."""
+    tap, uplink = interfaces()
+    driver = EbpfDriver(pin_dir=os.path.join(bpffs, "vnet"), max_ports=4)
+    set_up(driver, tap, uplink)
+    before = driver.kernel.now()
+    cursor = driver.cursor()
+    assert driver.kernel.now() - cursor >= STAMP_NS
+    assert before - cursor <= STAMP_NS
+    fill(driver, tap, 10)
+    assert sum(map(len, driver.export(PORT, since=cursor))) == 10 * c.RECORD_SIZE
+    assert list(driver.export(PORT, since=driver.kernel.now() + STAMP_NS)) in ([], [b""])
     driver.destroy()
 
 
