@@ -38,6 +38,21 @@ static int put_entry(struct vnet_object *self, unsigned int id, const void *key,
 	return -E2BIG;
 }
 
+/* E2BIG's own text speaks of arguments. */
+static void raise_put(const char *name, int error)
+{
+	PyObject *value;
+
+	if (error != -E2BIG) {
+		vnet_raise_errno(name, error);
+		return;
+	}
+	value = Py_BuildValue("(iss)", E2BIG, "the table is full", name);
+	if (value)
+		PyErr_SetObject(PyExc_OSError, value);
+	Py_XDECREF(value);
+}
+
 /* What was put before an error stays: whoever takes it back finds it listed. */
 PyObject *vnet_object_table_put(struct vnet_object *self, PyObject *args)
 {
@@ -56,7 +71,7 @@ PyObject *vnet_object_table_put(struct vnet_object *self, PyObject *args)
 				  (char *)values.buf + (size_t)done * shapes[id].value);
 	vnet_object_unlock(self);
 	if (error) {
-		vnet_raise_errno(shapes[id].name, error);
+		raise_put(shapes[id].name, error);
 		goto fail;
 	}
 	PyBuffer_Release(&keys);
