@@ -178,3 +178,17 @@ def test_second_tcp_fragment_cannot_rewrite_flags() -> None:
     assert bench.out(f.ipv4(VM4, PEER4, f.TCP, b"\0" * 16, fragment=3, ident=3)) == ""
     second = f.ipv4(VM4, PEER4, f.TCP, b"\0" * 16, fragment=1, ident=3)
     assert bench.out(second) == "fragment"
+
+
+def test_fragments_end_where_packets_can() -> None:
+    """What they make up is 65,535 bytes at most ("ping of death")."""
+    bench = Bench()
+    assert bench.out(f.ipv4(VM4, PEER4, f.UDP, f.udp(1, 2), more=True, ident=3)) == ""
+    for size, reason in ((11, ""), (12, "malformed")):
+        last = f.ipv4(VM4, PEER4, f.UDP, bytes(size), fragment=8188, ident=3)
+        assert bench.out(last) == reason
+    whole = f.fragment6(f.UDP, 4, 0, True, f.udp(1, 2))
+    assert bench.out(f.ipv6(VM6, PEER6, 44, whole)) == ""
+    for size, reason in ((7, ""), (8, "malformed")):
+        last = f.fragment6(f.UDP, 4, 8191, False, bytes(size))
+        assert bench.out(f.ipv6(VM6, PEER6, 44, last)) == reason
