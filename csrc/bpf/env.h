@@ -154,6 +154,7 @@ struct vnet_sweep {
 	__u64 now;
 	__u32 unreplied;
 	__u32 seen;
+	__u32 from;
 };
 
 struct bpf_map;
@@ -161,14 +162,16 @@ struct bpf_map;
 static long vnet_sweep_entry(struct bpf_map *table, const struct vnet_conn_key *key,
 			     struct vnet_conn *conn, struct vnet_sweep *sweep)
 {
+	if (sweep->seen++ < sweep->from)
+		return 0;
 	if (vnet_sweep_one(conn, sweep->now, &sweep->unreplied))
 		bpf_map_delete_elem(table, key);
-	return ++sweep->seen >= VNET_SWEEP_ENTRIES;
+	return sweep->seen >= sweep->from + VNET_SWEEP_ENTRIES;
 }
 
 /*
  * A full table makes room by itself, so that new connections are taken while no agent runs. The
- * work is bounded, and rare: once in VNET_SWEEP_PAUSE_NS for each port.
+ * work is bounded, and rare: see vnet_sweep_due().
  */
 VNET_INLINE void vnet_conn_sweep(struct __sk_buff *skb, __u32 local_id, __u64 now)
 {
@@ -179,8 +182,9 @@ VNET_INLINE void vnet_conn_sweep(struct __sk_buff *skb, __u32 local_id, __u64 no
 
 	if (!port || !table)
 		return;
+	sweep.from = vnet_sweep_from(port->quota, now);
 	last = port->sweep_ns;
-	if (last && now - last < VNET_SWEEP_PAUSE_NS)
+	if (!vnet_sweep_due(port->quota, last, now))
 		return;
 	if (__sync_val_compare_and_swap(&port->sweep_ns, last, now) == last)
 		bpf_for_each_map_elem(table, vnet_sweep_entry, &sweep, 0);

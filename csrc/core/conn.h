@@ -89,6 +89,30 @@ VNET_INLINE __u8 vnet_conn_origin(const struct vnet_conn *conn)
 #define VNET_SWEEP_ENTRIES 8192
 #define VNET_SWEEP_UNREPLIED 32
 #define VNET_SWEEP_PAUSE_NS (100ULL * 1000000ULL)
+#define VNET_SWEEP_WINDOWS 8
+
+/*
+ * The entry at which a sweep begins to work: the kernel visits a table always from its front, and
+ * were only that looked at, what is long dead behind many living would never go. It takes another
+ * window each time, by the clock, multiplied so that no rhythm of retries meets the same for ever.
+ */
+VNET_INLINE __u32 vnet_sweep_from(__u32 quota, __u64 now)
+{
+	__u32 windows = (quota + VNET_SWEEP_ENTRIES - 1) / VNET_SWEEP_ENTRIES;
+	__u32 turn = (__u32)(now / VNET_SWEEP_PAUSE_NS) * 2654435761U >> 16;
+
+	if (windows > VNET_SWEEP_WINDOWS)
+		windows = VNET_SWEEP_WINDOWS;
+	return windows > 1 ? turn % windows * VNET_SWEEP_ENTRIES : 0;
+}
+
+/* Whether the next sweep may begin: the longer the last one's way, the longer the pause. */
+VNET_INLINE int vnet_sweep_due(__u32 quota, __u64 last, __u64 now)
+{
+	__u64 windows = 1 + vnet_sweep_from(quota, last) / VNET_SWEEP_ENTRIES;
+
+	return !last || now - last >= windows * VNET_SWEEP_PAUSE_NS;
+}
 
 VNET_INLINE int vnet_sweep_one(const struct vnet_conn *conn, __u64 now, __u32 *unreplied)
 {

@@ -130,6 +130,9 @@ VNET_INLINE __u32 vnet_parse_ipv4(struct vnet_ctx *ctx, struct vnet_packet *p, _
 		/* RFC 3128: it would overwrite the flags of the first one. */
 		if ((fragment & 0x1fff) == 1 && p->proto == VNET_TCP)
 			return VNET_REASON_FRAGMENT;
+		/* Behind the end of any packet: it is for receivers that do not count. */
+		if ((fragment & 0x1fff) * 8 + total > 65535)
+			return VNET_REASON_MALFORMED;
 	}
 	return VNET_REASON_NONE;
 }
@@ -150,6 +153,8 @@ VNET_INLINE __u32 vnet_parse_extension(struct vnet_ctx *ctx, struct vnet_packet 
 			p->fragment = fragment & 0xfff8 ? VNET_LATER : VNET_FIRST;
 			p->fragment_id = vnet_be32(header + 4);
 			p->fragment_proto = header[0];
+			if ((fragment & 0xfff8) + (p->end - p->l4 - 8) > 65535)
+				return VNET_REASON_MALFORMED;
 		}
 		p->l4 += 8;
 	} else {

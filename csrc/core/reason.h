@@ -26,7 +26,8 @@
 	X(NO_DESTINATION, "no-destination")  /* no local port has the MAC, and no uplink */        \
 	X(OTHER_MAC, "other-mac")            /* unicast frame that is not for this port's MAC */   \
 	X(NO_PORT, "no-port")                /* the interface is guarded, but by no port */        \
-	X(EXTENSION, "extension")            /* more IPv6 extension headers than are followed */
+	X(EXTENSION, "extension")            /* more IPv6 extension headers than are followed */   \
+	X(OTHER_ADDRESS, "other-address")    /* it would begin a connection with a foreign address */
 
 enum vnet_reason {
 #define VNET_REASON_ENUM(name, text) VNET_REASON_##name,

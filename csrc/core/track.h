@@ -172,6 +172,9 @@ VNET_INLINE __u32 vnet_conn_begin(struct vnet_ctx *ctx, const struct vnet_port *
 		return VNET_REASON_FRAGMENT;
 	if (p->proto == VNET_TCP && p->tcp_flags & VNET_TCP_SYN && p->tcp_flags & VNET_TCP_ACK)
 		return VNET_REASON_NO_CONNECTION;
+	/* Else a frame from a friend would give the VM the address that it is sent to. */
+	if (direction == VNET_INGRESS && !vnet_owns(ctx, port, key->local))
+		return VNET_REASON_OTHER_ADDRESS;
 	reason = vnet_conn_admit(ctx, id, key, NULL, direction);
 	if (p->proto != VNET_TCP || p->tcp_flags & VNET_TCP_SYN) {
 		if (reason)
@@ -188,14 +191,15 @@ VNET_INLINE __u32 vnet_conn_begin(struct vnet_ctx *ctx, const struct vnet_port *
 	return reason == VNET_REASON_POLICY ? VNET_REASON_NO_CONNECTION : reason;
 }
 
-/* A verdict that other rules made is made again; an entry that is refused ends. */
+/* A verdict that other rules or addresses made is made again; an entry that is refused ends. */
 VNET_INLINE int vnet_conn_refresh(struct vnet_ctx *ctx, const struct vnet_port *port,
 				  const struct vnet_conn_key *key, struct vnet_conn *conn,
 				  __u64 word)
 {
 	if (conn->generation == vnet_policy_generation(word))
 		return 1;
-	if (vnet_conn_admit(ctx, vnet_policy_id(word), key, conn, 0)) {
+	if (!vnet_owns(ctx, port, key->local) ||
+	    vnet_conn_admit(ctx, vnet_policy_id(word), key, conn, 0)) {
 		vnet_conn_remove(ctx, port->local_id, key);
 		return 0;
 	}
@@ -251,6 +255,9 @@ VNET_INLINE int vnet_is_related(struct vnet_ctx *ctx, const struct vnet_port *po
 
 	if (!vnet_quoted_key(ctx, p, direction, &key))
 		return 0;
+	/* To whoever sent the quoted packet; else it carries anything to anybody, past the policy. */
+	if (!vnet_same(p->destination, direction == VNET_INGRESS ? key.local : key.remote))
+		return 0;
 	conn = vnet_conn_find(ctx, port->local_id, &key);
 	if (!conn || conn->expires_ns <= vnet_now(ctx))
 		return 0;
@@ -281,12 +288,21 @@ VNET_INLINE int vnet_makes_connection(const struct vnet_packet *p)
 	return !vnet_is_group(p) && (!vnet_is_icmp(p) || vnet_is_echo(p));
 }
 
+/* A request from who was asked, or an answer from who asked: not of this connection. */
+VNET_INLINE int vnet_is_crossed(const struct vnet_packet *p, const struct vnet_conn *conn,
+				__u8 direction)
+{
+	return vnet_is_echo(p) &&
+	       vnet_is_echo_reply(p) == (direction == vnet_conn_origin(conn));
+}
+
 VNET_INLINE __u32 vnet_track_whole(struct vnet_ctx *ctx, const struct vnet_port *port,
 				   const struct vnet_packet *p, __u8 direction, __u64 word)
 {
 	__u64 now = vnet_now(ctx);
 	struct vnet_conn_key key;
 	struct vnet_conn *conn;
+	int crossed = 0;
 	__u32 reason;
 
 	vnet_conn_key_of(&key, p, direction);
@@ -302,6 +318,9 @@ VNET_INLINE __u32 vnet_track_whole(struct vnet_ctx *ctx, const struct vnet_port 
 		    (conn->state == VNET_STATE_TIME_WAIT || conn->state == VNET_STATE_CLOSE) &&
 		    p->fragment != VNET_LATER &&
 		    (p->tcp_flags & (VNET_TCP_SYN | VNET_TCP_ACK)) == VNET_TCP_SYN)
+			conn = NULL;
+		crossed = conn && vnet_is_crossed(p, conn, direction);
+		if (crossed)
 			conn = NULL;
 		if (conn && conn->generation == vnet_policy_generation(word)) {
 			vnet_conn_advance(ctx, conn, p, direction, now);
@@ -324,7 +343,7 @@ VNET_INLINE __u32 vnet_track_whole(struct vnet_ctx *ctx, const struct vnet_port 
 		vnet_conn_advance(ctx, conn, p, direction, now);
 		return VNET_REASON_NONE;
 	}
-	if (!vnet_makes_connection(p) || vnet_is_echo_reply(p))
+	if (!vnet_makes_connection(p) || vnet_is_echo_reply(p) || crossed)
 		return vnet_track_stateless(ctx, port, p, direction, word);
 	return vnet_conn_begin(ctx, port, &key, p, direction, word, now);
 }

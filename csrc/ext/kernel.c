@@ -7,16 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "kernel_internal.h"
 
-#define BPFFS_MAGIC 0xcafe4a11
 #define LOG_SIZE (1 << 20)
 
-#define TC_HANDLE 1
+/* First in the list, and by a handle that others, who mostly take 1, do not have: "vnet". */
+#define TC_HANDLE 0x766e6574
 #define TC_PRIORITY 1
 
 size_t vnet_kernel_object_size(void)
@@ -27,41 +25,12 @@ size_t vnet_kernel_object_size(void)
 	return size;
 }
 
-static int is_bpffs(const char *path)
-{
-	struct statfs fs;
-
-	return statfs(path, &fs) == 0 && (unsigned int)fs.f_type == BPFFS_MAGIC;
-}
-
-/* Makes PIN_DIR/v<ABI>; -ENOTSUP when there is no bpf file system. */
-static int make_directory(struct vnet_kernel *kernel, const char *pin_dir)
-{
-	char parent[PATH_MAX];
-	char *slash;
-
-	if (snprintf(parent, sizeof(parent), "%s", pin_dir) >= (int)sizeof(parent) ||
-	    snprintf(kernel->directory, sizeof(kernel->directory), "%s/v%d", pin_dir,
-		     VNET_ABI_VERSION) >= (int)sizeof(kernel->directory))
-		return -ENAMETOOLONG;
-	slash = strrchr(parent, '/');
-	if (slash)
-		slash[slash == parent] = '\0';
-	if (!is_bpffs(pin_dir) && !is_bpffs(parent))
-		return -ENOTSUP;
-	if (mkdir(pin_dir, 0700) && errno != EEXIST)
-		return -errno;
-	if (mkdir(kernel->directory, 0700) && errno != EEXIST)
-		return -errno;
-	return 0;
-}
-
 /* As many as the datapath that is pinned here was made for. */
 static __u32 adopted_max_ports(const struct vnet_kernel *kernel, __u32 wanted)
 {
 	struct bpf_map_info info = {0};
 	__u32 size = sizeof(info);
-	char path[PATH_MAX + 16];
+	char path[VNET_PIN_PATH];
 	int fd;
 
 	snprintf(path, sizeof(path), "%s/vnet_ports", kernel->directory);
@@ -87,7 +56,7 @@ static int place_maps(struct vnet_kernel *kernel)
 		{kernel->skeleton->maps.vnet_fdb, kernel->max_ports * 2},
 		{kernel->skeleton->maps.vnet_members, kernel->max_ports * 2},
 	};
-	char path[PATH_MAX + 64];
+	char path[VNET_PIN_PATH];
 	struct bpf_map *map;
 	int error;
 
@@ -174,6 +143,13 @@ static void explain(char *text, size_t size, const char *pin_dir, int error, con
 			 pin_dir);
 		return;
 	}
+	if (error == -EWOULDBLOCK) {
+		snprintf(text, size,
+			 "%s is held by another running agent; stop it, or give this one a "
+			 "[datapath] pin_dir of its own",
+			 pin_dir);
+		return;
+	}
 	/* The verifier says what is wrong at the end. */
 	if (length > 1500)
 		tail = log + length - 1500;
@@ -189,9 +165,11 @@ struct vnet_kernel *vnet_kernel_open(const char *pin_dir, __u32 max_ports, char 
 
 	/* What libbpf would print is in the error's text; stderr is the daemon's. */
 	libbpf_set_print(NULL);
+	if (kernel)
+		kernel->lock = -1;
 	if (!kernel || !log)
 		goto fail;
-	error = make_directory(kernel, pin_dir);
+	error = vnet_pins_open(kernel, pin_dir);
 	if (error)
 		goto fail;
 	kernel->max_ports = adopted_max_ports(kernel, max_ports);
@@ -202,6 +180,9 @@ struct vnet_kernel *vnet_kernel_open(const char *pin_dir, __u32 max_ports, char 
 	if (error)
 		goto fail;
 	error = adopt_conns(kernel);
+	if (error)
+		goto fail;
+	error = vnet_pins_programs(kernel);
 	if (error)
 		goto fail;
 	free(log);
@@ -224,24 +205,8 @@ void vnet_kernel_close(struct vnet_kernel *kernel)
 	if (kernel->ports)
 		munmap(kernel->ports, kernel->ports_size);
 	vnet_bpf__destroy(kernel->skeleton);
+	vnet_pins_close(kernel);
 	free(kernel);
-}
-
-int vnet_kernel_unpin(struct vnet_kernel *kernel)
-{
-	char *slash;
-	int error = bpf_object__unpin_maps(kernel->skeleton->obj, NULL);
-
-	if (error && error != -ENOENT)
-		return error;
-	rmdir(kernel->directory);
-	slash = strrchr(kernel->directory, '/');
-	if (slash) {
-		*slash = '\0';
-		rmdir(kernel->directory); /* other versions may live there, or it is a mount */
-		*slash = '/';
-	}
-	return 0;
 }
 
 __u32 vnet_kernel_max_ports(const struct vnet_kernel *kernel)

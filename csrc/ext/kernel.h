@@ -18,7 +18,8 @@ size_t vnet_kernel_object_size(void);
 
 /*
  * Creates the datapath under `pin_dir`, or adopts the one that is pinned there: its maps stay, its
- * programs are replaced where they are attached. On failure returns NULL, with errno and a text.
+ * programs are pinned anew. Until it is closed, or the process ends, no other may open it. On
+ * failure returns NULL, with errno and a text.
  */
 struct vnet_kernel *vnet_kernel_open(const char *pin_dir, __u32 max_ports, char *error,
 				     size_t error_size);
@@ -30,8 +31,8 @@ struct vnet_port *vnet_kernel_ports(const struct vnet_kernel *kernel);
 /* Fills the mirror from the pinned maps. */
 int vnet_kernel_mirror(struct vnet_kernel *kernel, struct vnet_datapath *mirror);
 
-int vnet_kernel_table_put(struct vnet_kernel *kernel, unsigned int table, const void *keys,
-			  const void *values, __u32 count);
+int vnet_kernel_table_put(struct vnet_kernel *kernel, unsigned int table, const void *key,
+			  const void *value);
 void vnet_kernel_table_remove(struct vnet_kernel *kernel, unsigned int table, const void *keys,
 			      __u32 count);
 int vnet_kernel_counters(struct vnet_kernel *kernel, __u32 local_id, struct vnet_counters *sum);

@@ -14,7 +14,16 @@ struct vnet_kernel {
 	struct vnet_port *ports;
 	size_t ports_size;
 	int *conns; /* connection table by local id, -1: none */
+	int lock;   /* on the directory of pins, -1: none */
 	char directory[PATH_MAX];
 };
+
+/* The longest path of a pin below `directory`. */
+#define VNET_PIN_PATH (PATH_MAX + 64)
+
+/* Locks `pin_dir` and makes `directory` in it; -ENOTSUP outside of a bpf file system. */
+int vnet_pins_open(struct vnet_kernel *kernel, const char *pin_dir);
+void vnet_pins_close(struct vnet_kernel *kernel);
+int vnet_pins_programs(struct vnet_kernel *kernel);
 
 #endif

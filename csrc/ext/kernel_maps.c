@@ -27,17 +27,10 @@ static const struct {
 #undef VNET_SHAPE
 };
 
-int vnet_kernel_table_put(struct vnet_kernel *kernel, unsigned int table, const void *keys,
-			  const void *values, __u32 count)
+int vnet_kernel_table_put(struct vnet_kernel *kernel, unsigned int table, const void *key,
+			  const void *value)
 {
-	int fd = table_fd(kernel, table);
-
-	for (__u32 i = 0; i < count; i++)
-		if (bpf_map_update_elem(fd, (const char *)keys + (size_t)i * shapes[table].key,
-					(const char *)values + (size_t)i * shapes[table].value,
-					BPF_ANY))
-			return -errno;
-	return 0;
+	return bpf_map_update_elem(table_fd(kernel, table), key, value, BPF_ANY) ? -errno : 0;
 }
 
 void vnet_kernel_table_remove(struct vnet_kernel *kernel, unsigned int table, const void *keys,

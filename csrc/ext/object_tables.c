@@ -26,6 +26,34 @@ static int check_entries(unsigned int table, Py_ssize_t keys, Py_ssize_t values)
 	return -1;
 }
 
+/* One entry, in the kernel and in the mirror or in neither. */
+static int put_entry(struct vnet_object *self, unsigned int id, const void *key, const void *value)
+{
+	int error = self->kernel ? vnet_kernel_table_put(self->kernel, id, key, value) : 0;
+
+	if (error || !vnet_table_put(&self->datapath.table[id], key, value))
+		return error;
+	if (self->kernel)
+		vnet_kernel_table_remove(self->kernel, id, key, 1);
+	return -E2BIG;
+}
+
+/* E2BIG's own text speaks of arguments. */
+static void raise_put(const char *name, int error)
+{
+	PyObject *value;
+
+	if (error != -E2BIG) {
+		vnet_raise_errno(name, error);
+		return;
+	}
+	value = Py_BuildValue("(iss)", E2BIG, "the table is full", name);
+	if (value)
+		PyErr_SetObject(PyExc_OSError, value);
+	Py_XDECREF(value);
+}
+
+/* What was put before an error stays: whoever takes it back finds it listed. */
 PyObject *vnet_object_table_put(struct vnet_object *self, PyObject *args)
 {
 	unsigned int id;
@@ -38,16 +66,12 @@ PyObject *vnet_object_table_put(struct vnet_object *self, PyObject *args)
 	if (check_entries(id, keys.len, values.len) || vnet_object_lock(self))
 		goto fail;
 	count = keys.len / shapes[id].key;
-	if (self->kernel)
-		error = vnet_kernel_table_put(self->kernel, id, keys.buf, values.buf, count);
 	for (done = 0; !error && done < count; done++)
-		if (vnet_table_put(&self->datapath.table[id],
-				   (char *)keys.buf + (size_t)done * shapes[id].key,
-				   (char *)values.buf + (size_t)done * shapes[id].value))
-			error = -E2BIG;
+		error = put_entry(self, id, (char *)keys.buf + (size_t)done * shapes[id].key,
+				  (char *)values.buf + (size_t)done * shapes[id].value);
 	vnet_object_unlock(self);
 	if (error) {
-		vnet_raise_errno(shapes[id].name, error);
+		raise_put(shapes[id].name, error);
 		goto fail;
 	}
 	PyBuffer_Release(&keys);

@@ -109,6 +109,7 @@ struct sweep {
 	__u64 now;
 	__u32 unreplied;
 	__u32 seen;
+	__u32 from;
 };
 
 static int sweep_entry(const void *key, void *value, void *arg)
@@ -116,7 +117,7 @@ static int sweep_entry(const void *key, void *value, void *arg)
 	struct sweep *sweep = arg;
 
 	(void)key;
-	if (sweep->seen++ >= VNET_SWEEP_ENTRIES)
+	if (sweep->seen++ < sweep->from || sweep->seen > sweep->from + VNET_SWEEP_ENTRIES)
 		return 0;
 	return vnet_sweep_one(value, sweep->now, &sweep->unreplied);
 }
@@ -127,9 +128,10 @@ void vnet_conn_sweep(struct vnet_ctx *ctx, __u32 local_id, __u64 now)
 	struct vnet_table *conns = vnet_conns(ctx, local_id);
 	struct sweep sweep = {.now = now};
 
-	if (!port || !conns || (port->sweep_ns && now - port->sweep_ns < VNET_SWEEP_PAUSE_NS))
+	if (!port || !conns || !vnet_sweep_due(port->quota, port->sweep_ns, now))
 		return;
 	port->sweep_ns = now;
+	sweep.from = vnet_sweep_from(port->quota, now);
 	vnet_table_visit(conns, sweep_entry, &sweep);
 }
 

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from twin import EGRESS
 
 from vnet_agent.datapath import _flowcache as c
-from vnet_agent.datapath.ebpf import EbpfDriver
+from vnet_agent.datapath import layout
+from vnet_agent.datapath.ebpf import STAMP_NS, EbpfDriver
 from vnet_agent.datapath.flowcache import FlowcacheDriver
 from vnet_agent.datapath.memory import MemoryDriver
 from vnet_agent.exceptions import DatapathError, RecordError, StaleGeneration
@@ -268,4 +269,50 @@ def test_datapath_leaves_other_filters_alone(bpffs: str) -> None:
     with pytest.raises(DatapathError, match="attach"):
         driver.attach(PORT, tap)
     assert driver.ports()[0].ifindex is None
+    driver.destroy()
+
+
+@private
+def test_datapath_deltas_miss_nothing_that_is_under_way(bpffs: str) -> None:
+    """A program on another CPU may write late what it stamped before the cursor."""
+    tap, uplink = interfaces()
+    driver = EbpfDriver(pin_dir=os.path.join(bpffs, "vnet"), max_ports=4)
+    set_up(driver, tap, uplink)
+    before = driver.kernel.now()
+    cursor = driver.cursor()
+    assert driver.kernel.now() - cursor >= STAMP_NS
+    assert before - cursor <= STAMP_NS
+    fill(driver, tap, 10)
+    assert sum(map(len, driver.export(PORT, since=cursor))) == 10 * c.RECORD_SIZE
+    assert list(driver.export(PORT, since=driver.kernel.now() + STAMP_NS)) in ([], [b""])
+    driver.destroy()
+
+
+@private
+def test_datapath_refused_policy_takes_no_room(bpffs: str) -> None:
+    """The rules of all ports share a table; what does not fit whole leaves nothing in it."""
+    tap, uplink = interfaces()
+    driver = EbpfDriver(pin_dir=os.path.join(bpffs, "vnet"), max_ports=4)
+    set_up(driver, tap, uplink)
+    kernel = driver.kernel
+    room, size = 100, 1 << 20
+    held = len(list(kernel.table_items(c.TABLE_RULES)))
+    foreign = [
+        layout.pack("rule_key", policy=1 << 31, remote=number.to_bytes(16, "little"))
+        for number in range(size - room - held)
+    ]
+    kernel.table_put(
+        c.TABLE_RULES, b"".join(foreign), bytes(len(layout.pack("rule")) * len(foreign))
+    )
+    wide = Policy(
+        rules=tuple(
+            Rule(direction=Direction.INGRESS, protocol="tcp", ports=(port, port))
+            for port in range(room + 10)
+        )
+    )
+    for _ in range(2):
+        with pytest.raises(DatapathError, match=r"set_policy.*the table is full: 'rules'"):
+            driver.set_policy(PORT, wide)
+    kernel.table_remove(c.TABLE_RULES, b"".join(foreign[:10]))
+    driver.set_policy(PORT, wide)
     driver.destroy()

@@ -278,6 +278,10 @@ class Twin:
         over = conn is not None and conn.state in ("time-wait", "close")
         if over and tcp and flags & (SYN | ACK) == SYN:
             conn = None
+        answer = packet.icmp and packet.type in (0, 129)
+        crossed = conn is not None and packet.icmp and answer == (direction is conn.origin)
+        if crossed:
+            conn = None
         if conn is not None and conn.policy is self.policy:
             self._advance(conn, direction, packet, now)
             return
@@ -288,7 +292,7 @@ class Twin:
         if conn is not None and self._still_admitted(key, conn):
             self._advance(conn, direction, packet, now)
             return
-        if packet.icmp and packet.type in (0, 129):
+        if answer or crossed:
             self._stateless(direction, packet, now)
             return
         self._begin(direction, packet, key, flags if tcp else None, now)
@@ -298,11 +302,15 @@ class Twin:
     ) -> None:
         if packet.kind == "later":
             raise Refused("fragment")
+        if flags == SYN | ACK:
+            raise Refused("no-connection")
+        if direction is INGRESS and not self._owns(packet.destination):
+            raise Refused("other-address")
         if flags is None or flags == SYN:
             if not self._admits_conn(key, direction):
                 raise Refused("policy")
             state = "unreplied" if flags is None else "syn-sent"
-        elif flags == SYN | ACK or not self._admits_conn(key, direction):
+        elif not self._admits_conn(key, direction):
             raise Refused("no-connection")
         elif flags & (RST | FIN):
             return self._ending(key, direction)
@@ -346,6 +354,8 @@ class Twin:
             return None
         addresses = [ipaddress.ip_address(item) for item in ends]
         ports = [int.from_bytes(transport[:2], "big"), int.from_bytes(transport[2:4], "big")]
+        if addresses[0] != packet.destination:  # not told to who sent it
+            return None
         if direction is EGRESS:  # it quotes what came to the VM
             addresses.reverse()
             ports.reverse()

@@ -67,6 +67,7 @@ def _ipv4(data: bytes) -> Packet:
         packet.kind = "later" if offset else "first"
         packet.ident = int.from_bytes(data[4:6], "big")
         _need(not (offset == 1 and packet.proto == 6), "fragment")
+        _need(offset * 8 + total <= 65535)
     _need(total <= len(data))
     packet.body = data[length:total]
     return packet
@@ -87,7 +88,7 @@ def _ipv6(data: bytes) -> Packet:
         if packet.proto not in EXTENSIONS or packet.kind == "later":
             break
         _need(at + 8 <= min(total, len(data)))
-        at += _extension(packet, data[at : at + 8])
+        at += _extension(packet, data[at : at + 8], total - at - 8)
     else:
         _need(packet.proto not in EXTENSIONS or packet.kind == "later", "extension")
     _need(total <= len(data))
@@ -95,7 +96,7 @@ def _ipv6(data: bytes) -> Packet:
     return packet
 
 
-def _extension(packet: Packet, head: bytes) -> int:
+def _extension(packet: Packet, head: bytes, behind: int) -> int:
     proto, packet.proto = packet.proto, head[0]
     if proto == 51:
         return (head[1] + 2) * 4
@@ -106,6 +107,7 @@ def _extension(packet: Packet, head: bytes) -> int:
         _need(packet.kind == "whole")
         packet.kind = "later" if word >> 3 else "first"
         packet.ident, packet.fragment_proto = ident, head[0]
+        _need((word >> 3) * 8 + behind <= 65535)
     return 8
 
 

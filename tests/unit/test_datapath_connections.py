@@ -179,6 +179,38 @@ def test_icmp_echo_by_identifier_both_families() -> None:
     assert ports == {("icmp", 7), ("icmpv6", 7)}
 
 
+def test_an_echo_opens_no_door_to_the_peers_requests() -> None:
+    bench = Bench(policy(OUT_ALL))
+    for version, request, answer, local, remote, proto in (
+        (f.ipv4, 8, 0, VM4, PEER4, f.ICMP),
+        (f.ipv6, 128, 129, VM6, PEER6, f.ICMPV6),
+    ):
+        assert bench.out(version(local, remote, proto, f.icmp(request, ident=7))) == ""
+        assert bench.into(version(remote, local, proto, f.icmp(request, ident=7))) == "policy"
+        assert bench.into(version(remote, local, proto, f.icmp(answer, ident=7))) == ""
+    # Where both may ask, the same identifier both ways is no matter.
+    both = Bench()
+    assert both.out(f.ipv4(VM4, PEER4, f.ICMP, f.icmp(8, ident=7))) == ""
+    assert both.into(f.ipv4(PEER4, VM4, f.ICMP, f.icmp(8, ident=7))) == ""
+    assert both.out(f.ipv4(VM4, PEER4, f.ICMP, f.icmp(0, ident=7))) == ""
+
+
+def test_icmp_errors_go_only_to_who_sent_what_they_quote() -> None:
+    """Else the VM could tell anything to anybody, with one packet that it was sent."""
+    bench = Bench(policy(IN_TCP_80))
+    bench.handshake_in()
+    came = f.ipv4(PEER4, VM4, f.TCP, f.tcp(4000, 80, f.ACK))
+    error = f.icmp(3, 4, payload=came)
+    assert bench.out(f.ipv4(VM4, PEER4, f.ICMP, error)) == ""
+    assert bench.out(f.ipv4(VM4, "10.0.0.77", f.ICMP, error)) == "policy"
+    bench = Bench(policy(OUT_ALL))
+    sent = f.ipv6(VM6, PEER6, f.UDP, f.udp(5, 6))
+    assert bench.out(sent) == ""
+    quoting = f.icmp(1, 4, payload=sent)
+    assert bench.into(f.ipv6(PEER6, VM6, f.ICMPV6, quoting)) == ""
+    assert bench.into(f.ipv6(PEER6, "2001:db8::9", f.ICMPV6, quoting)) == "policy"
+
+
 def test_icmp_errors_belong_to_the_connection_that_they_quote() -> None:
     bench = Bench(policy(OUT_ALL))
     router = "192.0.2.1"
@@ -235,3 +267,25 @@ def test_flush_forgets_and_checks_the_owner() -> None:
         bench.driver.flush(PORT, generation=2)
     assert bench.driver.flush(PORT, generation=3) == 1
     assert bench.states() == []
+
+
+def test_dead_connections_behind_many_living_make_room() -> None:
+    """Ten thousand that live, more than one sweep looks at, and as many that are long dead."""
+    bench = Bench(quota=20_000)
+    for number in range(20_000):
+        port = number // 2
+        if number % 2:
+            assert bench.out(f.ipv4(VM4, PEER4, f.UDP, f.udp(port, 9))) == ""
+            assert bench.into(f.ipv4(PEER4, VM4, f.UDP, f.udp(9, port))) == ""
+        else:
+            assert bench.out(f.ipv4(VM4, PEER4, f.UDP, f.udp(port, 8))) == ""
+    bench.sleep(31)
+    taken = 0
+    for _ in range(100):
+        bench.sleep(0.3)
+        while (
+            bench.out(f.ipv4(VM4, PEER4, f.SCTP, f.udp(taken % 65536, 1 + taken // 65536))) == ""
+        ):
+            taken += 1
+    assert taken > 10_000
+    assert sum(item.assured for item in bench.driver.connections(PORT)) == 10_000

@@ -54,6 +54,32 @@ def test_withdrawn_address_ends_its_connections() -> None:
     assert bench.tcp_out(5000, 443, f.ACK) == "ip-spoof"
 
 
+def test_withdrawn_address_is_not_kept_by_the_peer() -> None:
+    """A frame of the old connection from outside must not make its verdict fresh again."""
+    bench = Bench(policy(OUT_ALL, keep=True))
+    bench.handshake_out()
+    bench.addresses = ("10.0.0.5",)
+    bench.set_port()
+    assert bench.tcp_in(443, 5000, f.ACK) == "other-address"
+    assert bench.tcp_out(5000, 443, f.ACK) == "ip-spoof"
+    assert bench.states() == []
+
+
+def test_peer_cannot_give_the_vm_an_address() -> None:
+    """A frame to the VM's MAC and another's address opens no way back from that address."""
+    bench = Bench()
+    for packet in (
+        f.ipv4(PEER4, "10.0.0.9", f.UDP, f.udp(1, 2)),
+        f.ipv4(PEER4, "10.0.0.9", f.TCP, f.tcp(1, 2, f.SYN)),
+        f.ipv6(PEER6, "2001:db8::9", f.UDP, f.udp(1, 2)),
+    ):
+        assert bench.into(packet) == "other-address"
+    assert bench.out(f.ipv4("10.0.0.9", PEER4, f.UDP, f.udp(2, 1))) == "ip-spoof"
+    assert bench.out(f.ipv6("2001:db8::9", PEER6, f.UDP, f.udp(2, 1))) == "ip-spoof"
+    anywhere = Bench(addresses=())
+    assert anywhere.into(f.ipv4(PEER4, "10.0.0.9", f.UDP, f.udp(1, 2))) == ""
+
+
 def test_arp_and_rarp() -> None:
     bench = Bench(DENY_ALL)
 
@@ -152,3 +178,17 @@ def test_second_tcp_fragment_cannot_rewrite_flags() -> None:
     assert bench.out(f.ipv4(VM4, PEER4, f.TCP, b"\0" * 16, fragment=3, ident=3)) == ""
     second = f.ipv4(VM4, PEER4, f.TCP, b"\0" * 16, fragment=1, ident=3)
     assert bench.out(second) == "fragment"
+
+
+def test_fragments_end_where_packets_can() -> None:
+    """What they make up is 65,535 bytes at most ("ping of death")."""
+    bench = Bench()
+    assert bench.out(f.ipv4(VM4, PEER4, f.UDP, f.udp(1, 2), more=True, ident=3)) == ""
+    for size, reason in ((11, ""), (12, "malformed")):
+        last = f.ipv4(VM4, PEER4, f.UDP, bytes(size), fragment=8188, ident=3)
+        assert bench.out(last) == reason
+    whole = f.fragment6(f.UDP, 4, 0, True, f.udp(1, 2))
+    assert bench.out(f.ipv6(VM6, PEER6, 44, whole)) == ""
+    for size, reason in ((7, ""), (8, "malformed")):
+        last = f.fragment6(f.UDP, 4, 8191, False, bytes(size))
+        assert bench.out(f.ipv6(VM6, PEER6, 44, last)) == reason

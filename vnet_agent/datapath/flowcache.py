@@ -167,12 +167,11 @@ class FlowcacheDriver(Driver):
     def attach_uplink(self, ifindex: int, *, network: int) -> None:
         operation = f"attach uplink {ifindex}"
         with self._lock:
-            guarded(operation, self._topology.set_uplink, ifindex, network)
-            try:
-                guarded(operation, lambda: self._attach_interface(ifindex, uplink=True))
-            except DatapathError:
-                self._topology.remove_uplink(ifindex)
-                raise
+            # The program first: until the tables name the interface, all its frames pass.
+            guarded(operation, lambda: self._attach_interface(ifindex, uplink=True))
+            replaced = guarded(operation, self._topology.set_uplink, ifindex, network)
+            if replaced is not None:
+                guarded(operation, lambda: self._detach_interface(replaced, uplink=True))
 
     def detach_uplink(self, ifindex: int) -> None:
         with self._lock:

@@ -178,19 +178,23 @@ class Topology:
             for key, value in self._c.table_items(c.TABLE_IFACES)
         ]
 
-    def set_uplink(self, ifindex: int, network: int) -> None:
+    def set_uplink(self, ifindex: int, network: int) -> int | None:
         """One uplink a network, one network an uplink: what was there before is forgotten.
 
-        Saying again what holds changes nothing, not even for a moment.
+        Saying again what holds changes nothing, not even for a moment. Returns the interface
+        that is no uplink any more.
         """
         before = self._c.table_get(c.TABLE_UPLINKS, layout.u32(network))
         self.set_iface(ifindex, kind=c.IFACE_UPLINK, network=network)
         self._c.table_put(c.TABLE_UPLINKS, layout.u32(network), layout.u32(ifindex))
-        if before is not None and before != layout.u32(ifindex):
-            self.remove_iface(int.from_bytes(before, "little"))
         for key, value in self._c.table_items(c.TABLE_UPLINKS):
             if value == layout.u32(ifindex) and key != layout.u32(network):
                 self._c.table_remove(c.TABLE_UPLINKS, key)
+        if before is None or before == layout.u32(ifindex):
+            return None
+        replaced = int.from_bytes(before, "little")
+        self.remove_iface(replaced)
+        return replaced
 
     def remove_uplink(self, ifindex: int) -> None:
         for key, value in self._c.table_items(c.TABLE_UPLINKS):
