@@ -110,6 +110,7 @@ static int map_ports(struct vnet_kernel *kernel)
 static int adopt_conns(struct vnet_kernel *kernel)
 {
 	int outer = bpf_map__fd(kernel->skeleton->maps.vnet_conns);
+	int fd;
 	__u32 id;
 
 	kernel->conns = malloc(kernel->max_ports * sizeof(*kernel->conns));
@@ -125,9 +126,10 @@ static int adopt_conns(struct vnet_kernel *kernel)
 			memset(&kernel->ports[i], 0, sizeof(kernel->ports[i]));
 			continue;
 		}
-		kernel->conns[i] = bpf_map_get_fd_by_id(id);
-		if (kernel->conns[i] < 0)
-			return -errno;
+		fd = vnet_pins_get_conns(kernel, i);
+		if (fd < 0)
+			return fd;
+		kernel->conns[i] = fd;
 	}
 	return 0;
 }

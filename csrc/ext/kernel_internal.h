@@ -26,4 +26,12 @@ int vnet_pins_open(struct vnet_kernel *kernel, const char *pin_dir);
 void vnet_pins_close(struct vnet_kernel *kernel);
 int vnet_pins_programs(struct vnet_kernel *kernel);
 
+/*
+ * A port's connection table has a pin of its own, conns/ID: to open a map by the number that the
+ * kernel gave it takes CAP_SYS_ADMIN, a pin takes none.
+ */
+int vnet_pins_add_conns(struct vnet_kernel *kernel, __u32 local_id, int fd);
+int vnet_pins_get_conns(const struct vnet_kernel *kernel, __u32 local_id);
+void vnet_pins_remove_conns(const struct vnet_kernel *kernel, __u32 local_id);
+
 #endif

@@ -127,39 +127,53 @@ int vnet_kernel_has_conns(const struct vnet_kernel *kernel, __u32 local_id)
 	return local_id < kernel->max_ports && kernel->conns[local_id] >= 0;
 }
 
-/* An inner map, put into its array; returns its descriptor. */
-static int create_inner(int outer, __u32 local_id, enum bpf_map_type type, const char *name,
-			__u32 key, __u32 value, __u32 entries, __u32 flags)
+static int put_inner(const struct bpf_map *outer, __u32 local_id, int fd)
 {
-	LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = flags);
-	int fd = bpf_map_create(type, name, key, value, entries, &options);
-	int error;
+	return bpf_map_update_elem(bpf_map__fd(outer), &local_id, &fd, BPF_ANY) ? -errno : 0;
+}
 
+static int create_fragments(struct vnet_kernel *kernel, __u32 local_id)
+{
+	int error, fd;
+
+	fd = bpf_map_create(BPF_MAP_TYPE_LRU_HASH, "vnet_fragment",
+			    sizeof(struct vnet_fragment_key), sizeof(struct vnet_fragment),
+			    VNET_FRAGMENTS, NULL);
 	if (fd < 0)
 		return -errno;
-	if (bpf_map_update_elem(outer, &local_id, &fd, BPF_ANY) == 0)
+	error = put_inner(kernel->skeleton->maps.vnet_fragments, local_id, fd);
+	close(fd);
+	return error;
+}
+
+/* Pinned before the array has it: an agent that adopts the entry finds the pin. */
+static int create_conns(struct vnet_kernel *kernel, __u32 local_id, __u32 quota)
+{
+	LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_NO_PREALLOC);
+	int error, fd;
+
+	fd = bpf_map_create(BPF_MAP_TYPE_HASH, "vnet_conn", sizeof(struct vnet_conn_key),
+			    sizeof(struct vnet_conn), quota, &options);
+	if (fd < 0)
+		return -errno;
+	error = vnet_pins_add_conns(kernel, local_id, fd);
+	if (!error)
+		error = put_inner(kernel->skeleton->maps.vnet_conns, local_id, fd);
+	if (!error)
 		return fd;
-	error = -errno;
 	close(fd);
 	return error;
 }
 
 int vnet_kernel_conns_create(struct vnet_kernel *kernel, __u32 local_id, __u32 quota)
 {
-	int fragments, conns, error = zero_counters(kernel, local_id);
+	int conns, error = zero_counters(kernel, local_id);
 
+	if (!error)
+		error = create_fragments(kernel, local_id);
 	if (error)
 		return error;
-	fragments = create_inner(bpf_map__fd(kernel->skeleton->maps.vnet_fragments), local_id,
-				 BPF_MAP_TYPE_LRU_HASH, "vnet_fragment",
-				 sizeof(struct vnet_fragment_key), sizeof(struct vnet_fragment),
-				 VNET_FRAGMENTS, 0);
-	if (fragments < 0)
-		return fragments;
-	close(fragments);
-	conns = create_inner(bpf_map__fd(kernel->skeleton->maps.vnet_conns), local_id,
-			     BPF_MAP_TYPE_HASH, "vnet_conn", sizeof(struct vnet_conn_key),
-			     sizeof(struct vnet_conn), quota, BPF_F_NO_PREALLOC);
+	conns = create_conns(kernel, local_id, quota);
 	if (conns < 0)
 		return conns;
 	if (kernel->conns[local_id] >= 0)
@@ -172,6 +186,7 @@ void vnet_kernel_conns_delete(struct vnet_kernel *kernel, __u32 local_id)
 {
 	bpf_map_delete_elem(bpf_map__fd(kernel->skeleton->maps.vnet_conns), &local_id);
 	bpf_map_delete_elem(bpf_map__fd(kernel->skeleton->maps.vnet_fragments), &local_id);
+	vnet_pins_remove_conns(kernel, local_id);
 	close(kernel->conns[local_id]);
 	kernel->conns[local_id] = -1;
 }

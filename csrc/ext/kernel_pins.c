@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Where the datapath lives between two agents: PIN_DIR/v<ABI> holds the maps, and progs/ in it
- * the programs. PIN_DIR is locked while an agent runs it, whatever its version: two would
+ * Where the datapath lives between two agents: PIN_DIR/v<ABI> holds the maps, progs/ in it the
+ * programs and conns/ the connection tables of the ports. PIN_DIR is locked while an agent runs it, whatever its version: two would
  * replace each other's programs on the same interfaces.
  */
+#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -112,6 +113,51 @@ int vnet_pins_programs(struct vnet_kernel *kernel)
 	return 0;
 }
 
+static void conns_path(const struct vnet_kernel *kernel, __u32 local_id, char path[VNET_PIN_PATH])
+{
+	snprintf(path, VNET_PIN_PATH, "%s/conns/%u", kernel->directory, local_id);
+}
+
+int vnet_pins_add_conns(struct vnet_kernel *kernel, __u32 local_id, int fd)
+{
+	char path[VNET_PIN_PATH];
+
+	snprintf(path, sizeof(path), "%s/conns", kernel->directory);
+	if (mkdir(path, 0700) && errno != EEXIST)
+		return -errno;
+	conns_path(kernel, local_id, path);
+	unlink(path); /* of a port whose maker died */
+	return bpf_obj_pin(fd, path) ? -errno : 0;
+}
+
+int vnet_pins_get_conns(const struct vnet_kernel *kernel, __u32 local_id)
+{
+	char path[VNET_PIN_PATH];
+	int fd;
+
+	conns_path(kernel, local_id, path);
+	fd = bpf_obj_get(path);
+	return fd < 0 ? -errno : fd;
+}
+
+void vnet_pins_remove_conns(const struct vnet_kernel *kernel, __u32 local_id)
+{
+	char path[VNET_PIN_PATH];
+
+	conns_path(kernel, local_id, path);
+	unlink(path);
+}
+
+static void unpin_conns(const struct vnet_kernel *kernel)
+{
+	char path[VNET_PIN_PATH];
+
+	for (__u32 i = 1; i < kernel->max_ports; i++)
+		vnet_pins_remove_conns(kernel, i);
+	snprintf(path, sizeof(path), "%s/conns", kernel->directory);
+	rmdir(path);
+}
+
 static int unpin(const char *path)
 {
 	return unlink(path) && errno != ENOENT ? -errno : 0;
@@ -142,6 +188,7 @@ int vnet_kernel_unpin(struct vnet_kernel *kernel)
 	struct bpf_map *map;
 	char *slash;
 
+	unpin_conns(kernel);
 	bpf_object__for_each_map(map, kernel->skeleton->obj)
 	{
 		const char *path = bpf_map__pin_path(map);

@@ -100,3 +100,35 @@ def test_datapath_of_another_version_stays(bpffs: str) -> None:
     driver.destroy()
     assert sorted(os.listdir(pin_dir)) == ["v0", "v2"]
     assert os.listdir(older) == os.listdir(newer) == ["vnet_ports"]
+
+
+OPEN = """
+import sys
+from vnet_agent.datapath.ebpf import EbpfDriver
+from vnet_agent.model.port import Role
+driver = EbpfDriver(pin_dir=sys.argv[1], max_ports=4)
+driver.open()
+port = "00000000-0000-4000-8000-000000000001"
+if not driver.ports():
+    driver.set_port(
+        port, instance=port, mac="fa:16:3e:00:00:01", addresses=("10.0.0.1",), network=0,
+        bridged=False, role=Role.ACTIVE, generation=1, quota=64,
+    )
+print(len(driver.ports()), driver.counters(port).connections)
+driver.close()
+"""
+
+
+@private
+def test_datapath_needs_no_more_capabilities_than_the_unit_gives(bpffs: str) -> None:
+    """To adopt what is pinned, too: the second start finds a port."""
+    unit = (Path(__file__).parents[2] / "etc/systemd/vnet-agent.service").read_text()
+    (line,) = (line for line in unit.splitlines() if line.startswith("CapabilityBoundingSet="))
+    given = [name.removeprefix("CAP_").lower() for name in line.partition("=")[2].split()]
+    bounds = ",".join(["-all", *(f"+{name}" for name in given)])
+    argv = ["setpriv", f"--bounding-set={bounds}", "--no-new-privs", sys.executable, "-c", OPEN]
+    for _ in range(2):
+        done = subprocess.run(
+            [*argv, os.path.join(bpffs, "vnet")], capture_output=True, text=True, timeout=60
+        )
+        assert (done.stdout, done.stderr) == ("1 0\n", "")
