@@ -148,6 +148,42 @@ def test_agent_killed_and_controller_away(cloud: Cloud, guest: Guest) -> None:
     ]
 
 
+def test_agent_killed_under_traffic(cloud: Cloud, guest: Guest) -> None:
+    """Not one datagram is lost, and policy goes on to admit and to refuse new connections."""
+    rules = [
+        {"direction": "ingress", "protocol": "udp", "ports": 5001},
+        {"direction": "ingress", "protocol": "tcp", "ports": 5000},
+    ]
+    cloud.put_group("door", rules, applies_to=[f"instance:{guest.uuid}"])
+    peer = cloud.lab.peer("peer", ("10.0.0.100/24", "fd00::100/64"))
+    try:
+        guest.control.listen("shut", 5002)
+        peer.control.send_udp("stream", guest.address, 500)
+
+        def received() -> int:
+            return sum(s["received"] for s in guest.control.stats()["udp"]["streams"])
+
+        wait_for(lambda: received() > 100, "no datagrams arrive")
+        cloud.agents[guest.host.name].kill()
+        peer.control.dial("welcome", guest.address, 10)
+        peer.control.dial("refused", guest.address, 1, port=5002)
+        wait_for(
+            lambda: peer.control.group("welcome")["received"] > 20,
+            "new connections did not come up without the agent",
+        )
+        at_restart = received()
+        cloud.start_agent(guest.host)
+        cloud.wait_tagged(guest)
+        wait_for(lambda: received() > at_restart + 500, "datagrams stopped after the restart")
+        assert peer.control.group("refused")["open"] == 0
+        peer.control.close_udp("stream")
+        (stream,) = guest.control.stats()["udp"]["streams"]
+        assert (stream["lost"], stream["late"], stream["doubled"]) == (0, 0, 0)
+    finally:
+        peer.stop()
+        cloud.api.delete("/v1/groups/door")
+
+
 def alias_of(cloud: Cloud, guest: Guest, tap: str) -> str:
     return cloud.aliases(guest.host).get(tap, "")
 
