@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from aiohttp import web
 
 from vnet_agent.api.exchange import read_number, read_query, reply
-from vnet_agent.api.services import SERVICES, PortState, Services
+from vnet_agent.api.services import SERVICES, Services
 from vnet_agent.exceptions import RecordError, VnetError
 from vnet_agent.migration import wire
+from vnet_agent.model.port import PortState
 
 ROUTES = web.RouteTableDef()
 

@@ -7,8 +7,9 @@ import msgspec
 from aiohttp import web
 
 from vnet_agent.api.exchange import read_query, reply
-from vnet_agent.api.services import SERVICES, PortState
+from vnet_agent.api.services import SERVICES
 from vnet_agent.exceptions import VnetError
+from vnet_agent.model.port import PortState
 
 ROUTES = web.RouteTableDef()
 

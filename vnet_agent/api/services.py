@@ -11,24 +11,9 @@ from vnet_agent.bus import Bus
 from vnet_agent.datapath.base import Driver
 from vnet_agent.events.log import EventLog
 from vnet_agent.model.migration import Report
-from vnet_agent.model.port import Port, Role
+from vnet_agent.model.port import PortState
 from vnet_agent.model.virt import HookCall
 from vnet_agent.policy.store import PolicyStore
-
-
-class PortState(Protocol):
-    @property
-    def port(self) -> Port: ...
-    @property
-    def role(self) -> Role: ...
-    @property
-    def generation(self) -> int: ...
-    @property
-    def ifindex(self) -> int | None: ...
-    @property
-    def tagged(self) -> bool: ...
-    @property
-    def local_id(self) -> int | None: ...
 
 
 class Inventory(Protocol):

@@ -20,7 +20,7 @@ from vnet_agent.events.journal import format_time
 from vnet_agent.exceptions import ControllerError, VnetError
 from vnet_agent.model.migration import Report
 from vnet_agent.model.policy import Group
-from vnet_agent.model.port import Port, Role
+from vnet_agent.model.port import PortState
 from vnet_agent.policy import document
 from vnet_agent.policy.store import digest
 from vnet_agent.retry import Retry
@@ -38,21 +38,6 @@ SNAPSHOT_PERIOD = 30.0
 POLICY_WAIT = 30
 #: Reports that wait for the controller; beyond that the oldest are dropped.
 MAX_REPORTS = 1000
-
-
-class PortState(Protocol):
-    """As the inventory tells it."""
-
-    @property
-    def port(self) -> Port: ...
-    @property
-    def role(self) -> Role: ...
-    @property
-    def generation(self) -> int: ...
-    @property
-    def ifindex(self) -> int | None: ...
-    @property
-    def tagged(self) -> bool: ...
 
 
 class Inventory(Protocol):

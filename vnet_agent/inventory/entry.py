@@ -2,25 +2,8 @@
 
 import dataclasses
 
-import msgspec
-
 from vnet_agent.model.policy import Policy
-from vnet_agent.model.port import Port, Role
-
-
-class PortState(msgspec.Struct, frozen=True, kw_only=True):
-    """A port on this host. `ifindex` is the tap's, None while there is none.
-
-    `tagged` says that the tap carries the port's alias and the datapath guards it. `local_id` is
-    the datapath's id of the port.
-    """
-
-    port: Port
-    role: Role
-    generation: int
-    ifindex: int | None
-    tagged: bool
-    local_id: int | None
+from vnet_agent.model.port import Port, PortState, Role
 
 
 @dataclasses.dataclass(slots=True)

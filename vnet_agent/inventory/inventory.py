@@ -23,14 +23,14 @@ from vnet_agent.exceptions import (
 )
 from vnet_agent.inventory.announce import Announcer, EventLog
 from vnet_agent.inventory.changes import Changes
-from vnet_agent.inventory.entry import Entry, PortState
+from vnet_agent.inventory.entry import Entry
 from vnet_agent.inventory.links import Links
 from vnet_agent.inventory.listing import Listing, Running, role_of
 from vnet_agent.inventory.table import PolicyStore, Table, snapshot
 from vnet_agent.inventory.tagger import Tagger
 from vnet_agent.inventory.triggers import Triggers
 from vnet_agent.inventory.uplinks import Uplinks
-from vnet_agent.model.port import Port, Role
+from vnet_agent.model.port import Port, PortState, Role
 from vnet_agent.model.virt import ConnectionChange, DomainEvent, DomainState, HookCall
 from vnet_agent.virt.xml import parse_ports
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable
 
-from vnet_agent.migration import seams
 from vnet_agent.migration.destination import DestinationRunner
 from vnet_agent.migration.session import News
 from vnet_agent.migration.source import SourceRunner
-from vnet_agent.model.virt import DomainEvent
+from vnet_agent.model.virt import DomainEvent, DomainState
 
 #: Details of SUSPENDED and RESUMED that belong to a switchover.
 _SWITCHOVER = frozenset({"MIGRATED", "POSTCOPY"})
@@ -64,14 +63,14 @@ def tell_statistics(sessions: Iterable[SourceRunner], event: DomainEvent) -> Non
         mine[-1].measured_downtime(event.downtime_ms)
 
 
-def resync_source(session: SourceRunner, domain: seams.DomainState | None) -> None:
+def resync_source(session: SourceRunner, domain: DomainState | None) -> None:
     if domain is None or domain.state in _GONE:
         session.post(News.GUEST_GONE)
     elif domain.state in ("running", "blocked"):
         session.post(News.GUEST_RESUMED)
 
 
-def resync_destination(session: DestinationRunner, domain: seams.DomainState | None) -> None:
+def resync_destination(session: DestinationRunner, domain: DomainState | None) -> None:
     """A domain that waits for its guest is paused with the reason migration."""
     if domain is None or domain.state in _GONE:
         if session.saved.guest_started:

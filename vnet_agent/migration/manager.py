@@ -27,8 +27,8 @@ from vnet_agent.migration.session import News
 from vnet_agent.migration.source import SourceRunner
 from vnet_agent.migration.store import OpenSession, Store
 from vnet_agent.model.migration import Phase, Report
-from vnet_agent.model.port import Port, Role
-from vnet_agent.model.virt import ConnectionChange, DomainEvent, HookCall
+from vnet_agent.model.port import Port, PortState, Role
+from vnet_agent.model.virt import ConnectionChange, DomainEvent, DomainState, HookCall
 
 LOG = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ class Migrations:
 
         A standby of the first generation is more likely that of a VM that was being started.
         """
-        by_instance: dict[str, list[seams.PortState]] = {}
+        by_instance: dict[str, list[PortState]] = {}
         for state in self._context.inventory.states():
             by_instance.setdefault(state.port.instance, []).append(state)
         for instance, states in by_instance.items():
@@ -323,7 +323,7 @@ class Migrations:
 
     @staticmethod
     def _tell_listed(
-        domains: Mapping[str, seams.DomainState],
+        domains: Mapping[str, DomainState],
         outgoing: Sequence[SourceRunner],
         incoming: Sequence[DestinationRunner],
     ) -> None:

@@ -5,33 +5,13 @@ from typing import Any, Protocol
 
 from vnet_agent.model.event import Event, Type
 from vnet_agent.model.migration import Report
-from vnet_agent.model.port import Port, Role
-
-
-class DomainState(Protocol):
-    """One of libvirt's domains: `state` is `running`, `paused`, `shutoff`, ... ."""
-
-    @property
-    def uuid(self) -> str: ...
-    @property
-    def state(self) -> str: ...
-    @property
-    def reason(self) -> str: ...
-
+from vnet_agent.model.port import Port, PortState
+from vnet_agent.model.virt import DomainState
 
 #: Ports of a domain XML; DomainXmlError when it is refused.
 ParsePorts = Callable[[str], Sequence[Port]]
 #: All domains of this host's libvirt, now.
 ListDomains = Callable[[], Awaitable[Sequence[DomainState]]]
-
-
-class PortState(Protocol):
-    @property
-    def port(self) -> Port: ...
-    @property
-    def role(self) -> Role: ...
-    @property
-    def generation(self) -> int: ...
 
 
 class Inventory(Protocol):

@@ -53,6 +53,21 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
         return f"vnet instance={self.instance} port={self.uuid}"
 
 
+class PortState(msgspec.Struct, frozen=True, kw_only=True):
+    """A port on this host. `ifindex` is the tap's, None while there is none.
+
+    `tagged` says that the tap carries the port's alias and the datapath guards it. `local_id` is
+    the datapath's id of the port.
+    """
+
+    port: Port
+    role: Role
+    generation: int
+    ifindex: int | None
+    tagged: bool
+    local_id: int | None
+
+
 def derive_port_uuid(instance: str, mac: str) -> str:
     """The UUID of a port that nobody named: the same on every host that sees the VM."""
     return str(uuid.uuid5(_DERIVED, f"{instance}/{mac}"))
