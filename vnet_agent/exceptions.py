@@ -47,6 +47,25 @@ class RecordError(VnetError):
     template = "Connection records refused: %(detail)s"
 
 
+class FilterError(VnetError):
+    """A filter, cursor or packet that somebody asked for and that means nothing."""
+
+
+class UnknownGroup(VnetError):
+    template = "There is no %(what)s in force; `vnetctl rule list` shows those there are"
+
+
+class PolicyChanged(VnetError):
+    template = "The policy has changed meanwhile, nothing was done; look at it and try again"
+
+
+class PolicyOwned(VnetError):
+    template = (
+        "The policy comes from the controller, which will replace it at its next change: change "
+        "the group there (PUT /v1/groups/%(group)s), or use --force"
+    )
+
+
 class JournalError(VnetError):
     template = "Event journal: %(detail)s"
 

@@ -7,6 +7,7 @@
 #define VNET_KERNEL_H
 
 #include "datapath.h"
+#include "flows.h"
 
 struct vnet_kernel;
 
@@ -47,6 +48,15 @@ void vnet_kernel_conns_release(int fd);
 int vnet_kernel_export(int fd, __u64 since, __u64 now, long long *position,
 		       struct vnet_conn_record *records, size_t *count);
 int vnet_kernel_count(int fd, __u64 now, size_t *count);
+/* At most `room` entries that match, from `cursor` on, which moves on. */
+int vnet_kernel_flows(int fd, const struct vnet_flow_match *match, __u32 generation, __u64 now,
+		      struct vnet_flow_cursor *cursor, struct vnet_flow *flows, __u32 room,
+		      __u32 *count);
+/* One entry, read; -ENOENT when there is none. */
+int vnet_kernel_conn_get(const struct vnet_kernel *kernel, __u32 local_id,
+			 const struct vnet_conn_key *key, struct vnet_conn *conn);
+int vnet_kernel_fragment_get(const struct vnet_kernel *kernel, __u32 local_id,
+			     const struct vnet_fragment_key *key, struct vnet_fragment *fragment);
 int vnet_kernel_import(struct vnet_kernel *kernel, struct vnet_datapath *mirror, __u32 local_id,
 		       const struct vnet_conn_record *records, size_t count, __u64 now,
 		       struct vnet_import *import);

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "kernel_internal.h"
 
@@ -50,6 +51,86 @@ int vnet_kernel_export(int fd, __u64 since, __u64 now, long long *position,
 						   &batch->conn[i], now);
 	}
 	free(batch);
+	return error;
+}
+
+/* Entries of `batch` from cursor->skip on, as far as there is room; returns the first not taken. */
+static __u32 take_flows(const struct batch *batch, const struct vnet_flow_match *match,
+			__u32 generation, __u64 now, __u32 from, struct vnet_flow *flows,
+			__u32 room, __u32 *count)
+{
+	__u32 i;
+
+	for (i = from; i < batch->count && *count < room; i++) {
+		if (!vnet_flow_matches(match, &batch->key[i], &batch->conn[i], generation, now))
+			continue;
+		flows[*count].key = batch->key[i];
+		flows[(*count)++].conn = batch->conn[i];
+	}
+	return i;
+}
+
+/*
+ * A page that ends within a batch: the buckets that were listed whole are passed by, so that what
+ * is skipped next time is of one bucket.
+ */
+static void pass_buckets(int fd, struct vnet_flow_cursor *cursor, struct batch *batch)
+{
+	long long position = cursor->position;
+
+	if (!cursor->skip || read_batch(fd, &position, cursor->skip, batch) || position < 0)
+		return;
+	cursor->position = position;
+	cursor->skip -= batch->count < cursor->skip ? batch->count : cursor->skip;
+}
+
+int vnet_kernel_flows(int fd, const struct vnet_flow_match *match, __u32 generation, __u64 now,
+		      struct vnet_flow_cursor *cursor, struct vnet_flow *flows, __u32 room,
+		      __u32 *count)
+{
+	struct batch *batch = malloc(sizeof(*batch));
+	int error = batch ? 0 : -ENOMEM;
+
+	*count = 0;
+	while (!error && cursor->position >= 0 && *count < room) {
+		long long next = cursor->position;
+		__u32 taken;
+
+		error = read_batch(fd, &next, VNET_KERNEL_BATCH, batch);
+		if (error)
+			break;
+		taken = take_flows(batch, match, generation, now, cursor->skip, flows, room,
+				   count);
+		if (taken < batch->count) {
+			cursor->skip = taken;
+			pass_buckets(fd, cursor, batch);
+		} else {
+			*cursor = (struct vnet_flow_cursor){.position = next};
+		}
+	}
+	free(batch);
+	return error;
+}
+
+int vnet_kernel_conn_get(const struct vnet_kernel *kernel, __u32 local_id,
+			 const struct vnet_conn_key *key, struct vnet_conn *conn)
+{
+	return bpf_map_lookup_elem(kernel->conns[local_id], key, conn) ? -errno : 0;
+}
+
+int vnet_kernel_fragment_get(const struct vnet_kernel *kernel, __u32 local_id,
+			     const struct vnet_fragment_key *key, struct vnet_fragment *fragment)
+{
+	int outer = bpf_map__fd(kernel->skeleton->maps.vnet_fragments), fd, error;
+	__u32 id;
+
+	if (bpf_map_lookup_elem(outer, &local_id, &id))
+		return -errno;
+	fd = bpf_map_get_fd_by_id(id);
+	if (fd < 0)
+		return -errno;
+	error = bpf_map_lookup_elem(fd, key, fragment) ? -errno : 0;
+	close(fd);
 	return error;
 }
 

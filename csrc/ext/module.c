@@ -3,6 +3,8 @@
 #include "object.h"
 
 #include "kernel.h"
+#include "flows.h"
+#include "parse.h"
 
 
 static const char *const reason_names[] = {
@@ -15,6 +17,13 @@ static const char *const state_names[] = {
 #define VNET_TEXT(name, text, seconds, progress) text,
 	VNET_STATES(VNET_TEXT)
 #undef VNET_TEXT
+};
+
+/* Seconds that a state lasts without a frame. */
+static const __u32 state_lives[] = {
+#define VNET_LIFE(name, text, seconds, progress) seconds,
+	VNET_STATES(VNET_LIFE)
+#undef VNET_LIFE
 };
 
 static const struct {
@@ -42,6 +51,19 @@ static const struct {
 	FIELD(conn_record, remote), FIELD(conn_record, state), FIELD(conn_record, flags),
 	FIELD(conn_record, mark), FIELD(conn_record, remaining_ms), FIELD(conn_record, age_ms),
 	FIELD(conn_record, packets), FIELD(conn_record, bytes),
+	SIZE(conn_key), FIELD(conn_key, local), FIELD(conn_key, remote), FIELD(conn_key, local_port),
+	FIELD(conn_key, remote_port), FIELD(conn_key, proto), FIELD(conn_key, family),
+	SIZE(conn), FIELD(conn, expires_ns), FIELD(conn, packets), FIELD(conn, bytes),
+	FIELD(conn, generation), FIELD(conn, state), FIELD(conn, flags), FIELD(conn, mark),
+	SIZE(flow), FIELD(flow, key), FIELD(flow, conn),
+	SIZE(flow_match), FIELD(flow_match, remote), FIELD(flow_match, mask),
+	FIELD(flow_match, proto), FIELD(flow_match, state), FIELD(flow_match, verdict),
+	FIELD(flow_match, family),
+	SIZE(packet), FIELD(packet, source_mac), FIELD(packet, target_mac), FIELD(packet, source),
+	FIELD(packet, destination), FIELD(packet, fragment_id), FIELD(packet, ethertype),
+	FIELD(packet, source_port), FIELD(packet, destination_port), FIELD(packet, family),
+	FIELD(packet, proto), FIELD(packet, fragment), FIELD(packet, tcp_flags),
+	FIELD(packet, type), FIELD(packet, code), FIELD(packet, hops),
 #undef FIELD
 #undef SIZE
 };
@@ -89,6 +111,21 @@ static PyObject *make_names(const char *const *names, size_t count)
 	return tuple;
 }
 
+static PyObject *make_lives(void)
+{
+	PyObject *tuple = PyTuple_New(VNET_STATE_COUNT);
+
+	for (size_t i = 0; tuple && i < VNET_STATE_COUNT; i++) {
+		PyObject *life = PyLong_FromUnsignedLong(state_lives[i]);
+
+		if (!life || PyTuple_SetItem(tuple, i, life)) {
+			Py_DECREF(tuple);
+			return NULL;
+		}
+	}
+	return tuple;
+}
+
 static int add(PyObject *module, const char *name, PyObject *value)
 {
 	int failed = !value || PyModule_AddObjectRef(module, name, value);
@@ -123,6 +160,11 @@ static int add_constants(PyObject *module)
 		{"IFACE_UPLINK", VNET_IFACE_UPLINK},
 		{"CONN_EGRESS", VNET_CONN_EGRESS},
 		{"CONN_ASSURED", VNET_CONN_ASSURED},
+		{"CONN_IMPORTED", VNET_CONN_IMPORTED},
+		{"FLOW_FRESH", VNET_FLOW_FRESH},
+		{"FLOW_STALE", VNET_FLOW_STALE},
+		{"MAX_OUT", VNET_MAX_OUT},
+		{"MAX_PAGE", VNET_KERNEL_BATCH},
 #define TABLE(id, name, key, value) {"TABLE_" #id, VNET_TABLE_##id},
 		VNET_TABLES(TABLE)
 #undef TABLE
@@ -133,7 +175,7 @@ static int add_constants(PyObject *module)
 			return -1;
 	if (add(module, "REASONS", make_names(reason_names, VNET_REASON_COUNT)) ||
 	    add(module, "STATES", make_names(state_names, VNET_STATE_COUNT)) ||
-	    add(module, "LAYOUT", make_layout()))
+	    add(module, "STATE_SECONDS", make_lives()) || add(module, "LAYOUT", make_layout()))
 		return -1;
 	return 0;
 }

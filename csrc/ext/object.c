@@ -228,6 +228,8 @@ static PyMethodDef shared_methods[] = {
 	METHOD("import_records", vnet_object_import_records, METH_VARARGS),
 	METHOD("count", vnet_object_count, METH_VARARGS),
 	METHOD("expire", vnet_object_expire, METH_VARARGS),
+	METHOD("flows", vnet_object_flows, METH_VARARGS),
+	METHOD("trace", vnet_object_trace, METH_VARARGS),
 	METHOD("now", object_now, METH_NOARGS),
 	{NULL, NULL, 0, NULL},
 };

@@ -48,6 +48,17 @@ struct vnet_datapath {
 };
 
 #define VNET_MAX_OUT 64
+#define VNET_TRACE_RULES 4
+
+/* What a run asked its surroundings for; see trace.h. */
+struct vnet_trace {
+	struct vnet_iface iface; /* stands for the one that the frame is on */
+	__u32 rules;             /* how many matched */
+	__u32 rule[VNET_TRACE_RULES];
+	__u32 conns, fragments; /* how often it looked */
+	struct vnet_conn_key conn;
+	struct vnet_fragment_key fragment;
+};
 
 /* One frame on its way through the native datapath. */
 struct vnet_ctx {
@@ -58,6 +69,7 @@ struct vnet_ctx {
 	__u64 now;
 	__u32 outs; /* copies that were sent */
 	__u32 out[VNET_MAX_OUT];
+	struct vnet_trace *trace; /* NULL unless somebody wants to know */
 };
 
 enum vnet_hook { VNET_FROM_PORT = 0, VNET_TO_PORT = 1, VNET_FROM_UPLINK = 2 };

@@ -44,6 +44,8 @@ static inline __u64 vnet_now(struct vnet_ctx *ctx)
 
 static inline struct vnet_iface *vnet_iface(struct vnet_ctx *ctx, __u32 ifindex)
 {
+	if (ctx->trace)
+		return &ctx->trace->iface;
 	return vnet_table_get(VNET_ENV_TABLE(ctx, IFACES), &ifindex);
 }
 
@@ -79,7 +81,11 @@ static inline struct vnet_policy *vnet_policy(struct vnet_ctx *ctx, __u32 id)
 
 static inline struct vnet_rule *vnet_rule(struct vnet_ctx *ctx, const struct vnet_rule_key *key)
 {
-	return vnet_table_get(VNET_ENV_TABLE(ctx, RULES), key);
+	struct vnet_rule *rule = vnet_table_get(VNET_ENV_TABLE(ctx, RULES), key);
+
+	if (rule && ctx->trace && ctx->trace->rules < VNET_TRACE_RULES)
+		ctx->trace->rule[ctx->trace->rules++] = rule->number;
+	return rule;
 }
 
 static inline struct vnet_table *vnet_conns(struct vnet_ctx *ctx, __u32 local_id)
@@ -96,6 +102,10 @@ static inline struct vnet_conn *vnet_conn_find(struct vnet_ctx *ctx, __u32 local
 {
 	struct vnet_table *conns = vnet_conns(ctx, local_id);
 
+	if (ctx->trace) {
+		ctx->trace->conns++;
+		ctx->trace->conn = *key;
+	}
 	return conns ? vnet_table_get(conns, key) : NULL;
 }
 
@@ -124,6 +134,10 @@ static inline struct vnet_counters *vnet_counters(struct vnet_ctx *ctx, __u32 lo
 static inline struct vnet_fragment *vnet_fragment_find(struct vnet_ctx *ctx, __u32 local_id,
 						       const struct vnet_fragment_key *key)
 {
+	if (ctx->trace) {
+		ctx->trace->fragments++;
+		ctx->trace->fragment = *key;
+	}
 	return vnet_conns(ctx, local_id) ? vnet_table_get(&ctx->datapath->fragments[local_id], key)
 					 : NULL;
 }

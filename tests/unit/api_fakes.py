@@ -2,7 +2,7 @@
 
 import msgspec
 
-from vnet_agent.datapath.base import Connection, ImportResult, PortCounters
+from vnet_agent.datapath.base import Connection, Flow, FlowPage, ImportResult, PortCounters
 from vnet_agent.exceptions import MigrationError, UnknownPort
 from vnet_agent.model.migration import Phase, Report
 from vnet_agent.model.port import Port, Role
@@ -21,6 +21,10 @@ CONNECTION = Connection(
     protocol="tcp", local="10.0.0.5", local_port=80, remote="10.0.0.9", remote_port=4000,
     state="established", origin="remote", assured=True, remaining_ms=1000, mark=0,
     egress_packets=1, egress_bytes=2, ingress_packets=3, ingress_bytes=4,
+)  # fmt: skip
+FLOW = Flow(
+    **msgspec.structs.asdict(CONNECTION), port=PORT.uuid, verdict="allow", generation=3,
+    fresh=False, idle_ms=5,
 )  # fmt: skip
 COUNTERS = PortCounters(
     rx_frames=1, rx_bytes=2, tx_frames=3, tx_bytes=4, connections=5, drops={"policy": 6}
@@ -63,9 +67,14 @@ class Driver:
         self._check()
         return COUNTERS
 
-    def connections(self, port, *, limit=None):
-        self._check()
-        return [CONNECTION] * min(limit, 5)
+    def flows(self, port, *, match, cursor=None, limit):
+        """Five of them, two at most at a time; `error` hits the second page."""
+        at = int(cursor or 0)
+        if at or isinstance(self.error, RuntimeError):
+            self._check()
+        count = min(limit, 2, 5 - at)
+        after = at + count
+        return FlowPage(flows=[FLOW] * count, cursor=str(after) if after < 5 else None)
 
     def export(self, port, *, since=0):
         yield b"one"

@@ -7,7 +7,15 @@ from typing import Any
 
 from vnet_agent import config
 from vnet_agent.bus import Bus
-from vnet_agent.datapath.base import Connection, Driver, ImportResult, PortCounters, PortEntry
+from vnet_agent.datapath.base import (
+    Connection,
+    Driver,
+    FlowPage,
+    ImportResult,
+    PortCounters,
+    PortEntry,
+    Run,
+)
 from vnet_agent.exceptions import DatapathError, LibvirtError, StaleGeneration, UnknownPort
 from vnet_agent.inventory.inventory import Inventory
 from vnet_agent.inventory.links import Link, LinkGone
@@ -130,6 +138,12 @@ class FakeDriver(Driver):
 
     def connections(self, port: str, *, limit: int | None = None) -> list[Connection]:
         return []
+
+    def flows(self, port: str, **how: Any) -> FlowPage:
+        raise NotImplementedError
+
+    def trace(self, port: str, frame: bytes, *, egress: bool) -> Run:
+        raise NotImplementedError
 
     def flush(self, port: str, *, generation: int) -> int:
         self._note("flush", port)

@@ -118,8 +118,22 @@ async def test_a_port_whose_counters_fail_is_still_shown(site):
 
 
 async def test_connections(site):
-    found = await site.get("/v1/ports/tap1/connections?limit=2")
-    assert found["connections"] == [msgspec.to_builtins(CONNECTION)] * 2
+    found = await site.get("/v1/ports/tap1/connections?limit=3")
+    assert found["connections"] == [msgspec.to_builtins(CONNECTION)] * 3
+    rest = await site.get(f"/v1/ports/tap1/connections?cursor={found['cursor']}")
+    assert (len(rest["connections"]), rest["cursor"]) == (2, None)
+
+
+async def test_a_listing_that_breaks_off_says_so(site):
+    site.driver.error = DatapathError(operation="flows", detail="the map is gone")
+    found = await site.get("/v1/flows")
+    assert len(found["flows"]) == 2
+    assert "the map is gone" in found["error"]
+
+
+@pytest.mark.parametrize("query", ["verdict=good", "cursor=x", "limit=0", "port=nope", "x=1"])
+async def test_a_listing_of_nonsense_is_a_problem(site, query):
+    await site.problem(404 if "port" in query else 400, "GET", f"/v1/flows?{query}")
 
 
 async def test_export_is_a_whole_stream_and_import_takes_it(site):

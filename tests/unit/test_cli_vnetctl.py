@@ -140,9 +140,12 @@ def test_port_show(as_json, vnetctl, agent):
     assert "no map" in shown["error"]
 
 
-def test_conn_list(as_json):
-    rows = as_json("conn", "list", "tap1", "--limit", "2")
-    assert len(rows) == 2
+def test_conn_list(as_json, vnetctl):
+    rows = as_json("conn", "list", "tap1")
+    assert len(rows) == 5
+    status, out, err = vnetctl("conn", "list", "tap1", "--limit", "3", "-f", "json")
+    assert (status, json.loads(out)) == (0, rows[:3])
+    assert err == f"There may be more: go on with --cursor {PORT.uuid}/3\n"
     assert rows[0] == {name: getattr(CONNECTION, name) for name in rows[0]}
     assert rows[0]["remote_port"] == 4000
 

@@ -1,29 +1,17 @@
-"""A port's connections: shown, and as a stream that another agent or a file can take."""
+"""A port's connections as a stream that another agent or a file can take."""
 
 import asyncio
 from collections.abc import Iterator
 
 from aiohttp import web
 
-from vnet_agent.api.exchange import read_number, read_query, reply
+from vnet_agent.api.exchange import read_query, reply
 from vnet_agent.api.services import SERVICES, Services
 from vnet_agent.exceptions import RecordError, VnetError
 from vnet_agent.migration import wire
 from vnet_agent.model.port import PortState
 
 ROUTES = web.RouteTableDef()
-
-_DEFAULT, _MOST = 1000, 1_000_000
-
-
-@ROUTES.get("/v1/ports/{id}/connections")
-async def get_connections(request: web.Request) -> web.Response:
-    read_query(request, "limit")
-    services = request.app[SERVICES]
-    limit = read_number(request, "limit", _DEFAULT, low=1, high=_MOST)
-    port = services.inventory.get(request.match_info["id"]).port.uuid
-    connections = await asyncio.to_thread(services.driver.connections, port, limit=limit)
-    return reply({"connections": connections})
 
 
 @ROUTES.get("/v1/ports/{id}/connections/export")

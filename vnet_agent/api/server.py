@@ -15,12 +15,14 @@ from aiohttp import web
 from vnet_agent.api import (
     connections,
     events,
+    flows,
     hook,
     migrations,
     ports,
     problem,
     rules,
     status,
+    trace,
 )
 from vnet_agent.api.services import SERVICES, Services
 from vnet_agent.exceptions import SocketError
@@ -29,7 +31,7 @@ LOG = logging.getLogger(__name__)
 
 #: A hook's domain XML (2 MiB at most), escaped, is the longest body that is read as a whole.
 MAX_BODY = 13 << 20
-_ROOMS = (status, ports, connections, rules, events, migrations, hook)
+_ROOMS = (status, ports, connections, flows, trace, rules, events, migrations, hook)
 
 
 def make_application(services: Services) -> web.Application:

@@ -23,6 +23,7 @@ async def get_status(request: web.Request) -> web.Response:
             "ports": len(services.inventory.states()),
             "policy_origin": policy.origin,
             "policy_groups": len(policy.groups()),
+            "policy_digest": policy.revision,
             "events_epoch": journal["epoch"],
             "events_last": journal["last"],
             "events_pending": await services.events.pending(),

@@ -63,8 +63,15 @@ class Client:
         with self._request("PUT", parts, query, body) as response:
             return json.load(response)
 
-    def post(self, *parts: str, body: BinaryIO) -> Any:
-        with self._request("POST", parts, {}, body) as response:
+    def post(
+        self, *parts: str, body: bytes | BinaryIO, match: str | None = None, **query: Any
+    ) -> Any:
+        """`match` is the revision that the change is for."""
+        with self._request("POST", parts, query, body, match=match) as response:
+            return json.load(response)
+
+    def delete(self, *parts: str, match: str | None = None, **query: Any) -> Any:
+        with self._request("DELETE", parts, query, match=match) as response:
             return json.load(response)
 
     def download(self, *parts: str) -> Iterator[bytes]:
@@ -88,15 +95,17 @@ class Client:
         query: Query,
         body: bytes | BinaryIO | None = None,
         *,
+        match: str | None = None,
         timeout: float | None = TIMEOUT,
     ) -> Iterator[http.client.HTTPResponse]:
         path = "/v1/" + "/".join(quote(part, safe="") for part in parts)
         given = {name: value for name, value in query.items() if value not in (None, [])}
         if given:
             path += "?" + urlencode(given, doseq=True)
+        headers = {} if match is None else {"If-Match": f'"{match}"'}
         connection = _UnixConnection(self.path, timeout)
         try:
-            connection.request(method, path, body)
+            connection.request(method, path, body, headers)
             response = connection.getresponse()
             if response.status >= 400:
                 raise Refused(detail=_explain(response))

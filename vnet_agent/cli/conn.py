@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from vnet_agent.cli import listing
 from vnet_agent.cli.client import Refused
 from vnet_agent.cli.columns import show_fields, show_rows
 from vnet_agent.cli.command import ListCommand, ShowCommand
@@ -34,14 +35,12 @@ class ConnList(ListCommand):
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
         parser.add_argument("port", metavar="PORT", help="UUID, tap or MAC address")
-        parser.add_argument(
-            "--limit", type=int, default=1000, help="list at most so many (default: 1000)"
-        )
+        listing.add_options(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        found = self.client.get("ports", parsed_args.port, "connections", limit=parsed_args.limit)
-        return show_rows(_COLUMNS, found["connections"])
+        path = ("ports", parsed_args.port, "connections")
+        return show_rows(_COLUMNS, listing.read(self, parsed_args, *path))
 
 
 class ConnExport(ShowCommand):

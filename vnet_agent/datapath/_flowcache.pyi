@@ -1,5 +1,7 @@
 """The C extension; csrc/ext. Structs travel as bytes of the layouts that `LAYOUT` gives."""
 
+from typing import Any
+
 ABI_VERSION: int
 MAX_TUPLES: int
 RECORD_SIZE: int
@@ -20,6 +22,11 @@ IFACE_PORT: int
 IFACE_UPLINK: int
 CONN_EGRESS: int
 CONN_ASSURED: int
+CONN_IMPORTED: int
+FLOW_FRESH: int
+FLOW_STALE: int
+MAX_OUT: int
+MAX_PAGE: int
 TABLE_IFACES: int
 TABLE_UPLINKS: int
 TABLE_FDB: int
@@ -31,6 +38,7 @@ TABLE_META: int
 
 REASONS: tuple[str, ...]
 STATES: tuple[str, ...]
+STATE_SECONDS: tuple[int, ...]
 LAYOUT: dict[str, dict[str, tuple[int, int]]]
 """Offset and size by struct and field; the field "" is the whole struct."""
 
@@ -71,6 +79,20 @@ class Datapath:
 
     def expire(self, local_id: int, before: int, /) -> int:
         """Remove what expires up to `before` (ns of `now`); returns how many."""
+
+    def flows(
+        self, local_id: int, position: int, skip: int, room: int, match: bytes, /
+    ) -> tuple[bytes, int, int, int, int]:
+        """Structs `flow`, at most `room`; where to go on (position -1 at the end, and skip); the
+        port's policy generation; and now. `match` is a struct `flow_match`."""
+
+    def trace(self, hook: int, local_id: int, frame: bytes, /) -> dict[str, Any]:
+        """Run a frame at a port and change nothing.
+
+        `action`, `reason`, `parsed` and `now` are numbers, `out` and `rules` tuples of them (of
+        interfaces, and of rules in the policy's source); `packet` and `port` are structs; `key` is
+        the connection that was looked up, `before` and `after` its entry, or None.
+        """
 
     def now(self) -> int: ...
 

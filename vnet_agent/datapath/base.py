@@ -72,6 +72,74 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     ingress_bytes: int
 
 
+class Flow(Connection, frozen=True, kw_only=True):
+    """A connection as the flow cache holds it.
+
+    `verdict` is `allow`: only admitted connections have an entry. `generation` is that of the
+    policy that admitted it; if it is the port's own the entry is `fresh` and answers by itself,
+    otherwise its next frame is judged again. `idle_ms` is the time since its last frame.
+    """
+
+    port: str
+    verdict: str
+    generation: int
+    fresh: bool
+    idle_ms: int
+
+
+class FlowFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which flows to list; None is any. `protocol` is a name or a number, `remote` a CIDR."""
+
+    protocol: str | None = None
+    remote: str | None = None
+    state: str | None = None
+    fresh: bool | None = None
+
+
+class FlowPage(msgspec.Struct, frozen=True, kw_only=True):
+    """`cursor` is where the next page begins, None after the last one."""
+
+    flows: list[Flow]
+    cursor: str | None
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """An interface that a frame leaves on: the tap of `port`, or the uplink of `network`."""
+
+    ifindex: int
+    interface: str | None
+    port: str | None
+    network: int | None
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """What the datapath would do with a frame.
+
+    `verdict` is `deliver` (to the VM), `bridge` (the Linux bridge forwards), `forward` (to `out`),
+    `flood` (copies to `out`, which may be empty) or `drop`. `reason` is why it is dropped, and
+    `parsed` why it could not be read whole. `cache` is `hit` (the entry answers), `stale` (the
+    entry is judged again), `anew` (the entry's connection is over, or not this frame's), `miss`
+    (there is no entry) or `none` (nothing was looked up). `connection` is the entry, and `then`
+    what becomes of it. `rules` are positions in the policy of those that matched; `digest` tells
+    which policy that is, None: the port has none. `connections` of `quota` are in use.
+    """
+
+    verdict: str
+    reason: str | None
+    parsed: str | None
+    packet: dict[str, str | int]
+    cache: str
+    connection: Flow | None
+    then: str
+    rules: tuple[int, ...]
+    digest: bytes | None
+    out: tuple[Exit, ...]
+    role: Role
+    addresses_known: bool
+    connections: int
+    quota: int
+
+
 class ImportResult(msgspec.Struct, frozen=True, kw_only=True):
     """`moved` records were accepted; `refused` counts the others by reason (`policy`, `quota`,
     `expired`, `address`)."""
@@ -177,6 +245,21 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def connections(self, port: str, *, limit: int | None = None) -> list[Connection]: ...
+
+    @abc.abstractmethod
+    def flows(
+        self, port: str, *, match: FlowFilter, cursor: str | None = None, limit: int
+    ) -> FlowPage:
+        """At most `limit` (2048 at most) flows that match, from `cursor` on.
+
+        A connection that lives through the listing is listed once; in the kernel one that came
+        or went meanwhile can make one of the same hash bucket be missed or come twice. Raises
+        FilterError for a filter or a cursor that means nothing.
+        """
+
+    @abc.abstractmethod
+    def trace(self, port: str, frame: bytes, *, egress: bool) -> Run:
+        """Run the frame (Ethernet, 256 KiB at most) from or to the VM, and change nothing."""
 
     @abc.abstractmethod
     def flush(self, port: str, *, generation: int) -> int:

@@ -10,8 +10,18 @@ from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 from vnet_agent.datapath import _flowcache as c
-from vnet_agent.datapath import layout
-from vnet_agent.datapath.base import Connection, Driver, ImportResult, PortCounters, PortEntry
+from vnet_agent.datapath import layout, sight
+from vnet_agent.datapath.base import (
+    Connection,
+    Driver,
+    Exit,
+    FlowFilter,
+    FlowPage,
+    ImportResult,
+    PortCounters,
+    PortEntry,
+    Run,
+)
 from vnet_agent.datapath.policies import PolicyTable
 from vnet_agent.datapath.records import decode_records
 from vnet_agent.datapath.topology import Topology
@@ -243,6 +253,45 @@ class FlowcacheDriver(Driver):
             if limit is not None and len(found) >= limit:
                 break
         return found
+
+    def flows(
+        self, port: str, *, match: FlowFilter, cursor: str | None = None, limit: int
+    ) -> FlowPage:
+        with self._lock:
+            local_id = self._id(port)
+        wanted = sight.pack_filter(match)
+        position, skip = sight.read_cursor(cursor)
+        found = guarded(f"flows {port}", self._c.flows, local_id, position, skip, limit, wanted)
+        return sight.decode_page(port, *found)
+
+    def trace(self, port: str, frame: bytes, *, egress: bool) -> Run:
+        with self._lock:
+            local_id = self._id(port)
+            hook = c.FROM_PORT if egress else c.TO_PORT
+            raw = guarded(f"trace {port}", self._c.trace, hook, local_id, frame)
+            policy_id = layout.number("port", "policy", raw["port"]) >> 32
+            held = self._c.table_get(c.TABLE_POLICIES, layout.u32(policy_id))
+            exits = tuple(self._exit(ifindex) for ifindex in raw["out"])
+            role = ROLE_NAMES[layout.number("port", "role", raw["port"])]
+        return sight.decode_run(
+            port,
+            raw,
+            egress=egress,
+            role=role,
+            exits=exits,
+            digest=None if held is None else layout.raw("policy", "digest", held),
+            connections=guarded(f"trace {port}", self._c.count, local_id),
+        )
+
+    def _exit(self, ifindex: int) -> Exit:
+        local_id = self._topology.port_of(ifindex)
+        name = next((port for port, held in self._ids.items() if held == local_id), None)
+        return Exit(
+            ifindex=ifindex,
+            interface=sight.interface_name(ifindex),
+            port=name,
+            network=self._topology.network_of(ifindex) if name is None else None,
+        )
 
     def flush(self, port: str, *, generation: int) -> int:
         with self._lock:

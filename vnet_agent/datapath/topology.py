@@ -168,6 +168,13 @@ class Topology:
             return None
         return layout.number("iface", "local_id", data)
 
+    def network_of(self, ifindex: int) -> int | None:
+        """The network that the interface is the uplink of."""
+        data = self._c.table_get(c.TABLE_IFACES, layout.u32(ifindex))
+        if data is None or layout.number("iface", "kind", data) != c.IFACE_UPLINK:
+            return None
+        return layout.number("iface", "network", data)
+
     def ifaces(self) -> list[tuple[int, bool]]:
         """(ifindex, whether it is an uplink) of everything attached."""
         return [

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 from oslo_config import cfg
 
-from vnet_agent.exceptions import PolicyError
+from vnet_agent.exceptions import PolicyChanged, PolicyError
 from vnet_agent.files import replace_file
 from vnet_agent.model.policy import ALLOW_ALL, DENY_ALL, Established, Group, Policy, Rule
 from vnet_agent.model.port import Port
@@ -63,15 +63,24 @@ class PolicyStore:
         """The mark of what the origin gave last, empty if it gave nothing yet."""
         return self._state.marks.get(origin, "")
 
-    def resolve(self, port: Port) -> Policy:
-        """The union of the rules of all groups that apply to the port, in the groups' order."""
+    @property
+    def revision(self) -> str:
+        """A short text that another set of groups, or another origin, does not have."""
+        return self._revision
+
+    def groups_of(self, port: Port) -> list[Group]:
+        """The groups that apply to the port, in their order."""
         selectors = ["*", f"port:{port.uuid}", f"instance:{port.instance}"]
         if port.project is not None:
             selectors.append(f"project:{port.project}")
         numbers = {number for key in selectors for number in self._index.get(key, ())}
-        if not numbers:
+        return [self._state.groups[number] for number in sorted(numbers)]
+
+    def resolve(self, port: Port) -> Policy:
+        """The union of the rules of all groups that apply to the port, in the groups' order."""
+        groups = self.groups_of(port)
+        if not groups:
             return self._unbound
-        groups = [self._state.groups[number] for number in sorted(numbers)]
         rules: dict[Rule, None] = {rule: None for group in groups for rule in group.rules}
         keep = all(group.established is Established.KEEP for group in groups)
         return Policy(
@@ -108,15 +117,28 @@ class PolicyStore:
             await self.replace(groups, origin="file", mark=mark)
         return True
 
-    async def replace(self, groups: Sequence[Group], *, origin: str, mark: str = "") -> None:
+    async def replace(
+        self,
+        groups: Sequence[Group],
+        *,
+        origin: str,
+        mark: str = "",
+        revision: str | None = None,
+    ) -> None:
         """Put `groups` in force and keep them over a restart; `mark` tells them from later ones.
 
-        Raises PolicyError, or what `on_change` raised; the old groups are then in force again.
+        With `revision`, only in place of the groups of that revision. Raises PolicyChanged when
+        they are not in force any more; PolicyError, or what `on_change` raised, and the old groups
+        are then in force again.
         """
-        await asyncio.shield(self._replace(tuple(groups), origin, mark))
+        await asyncio.shield(self._replace(tuple(groups), origin, mark, revision))
 
-    async def _replace(self, groups: tuple[Group, ...], origin: str, mark: str) -> None:
+    async def _replace(
+        self, groups: tuple[Group, ...], origin: str, mark: str, revision: str | None
+    ) -> None:
         async with self._lock:
+            if revision not in (None, self._revision):
+                raise PolicyChanged
             old = self._state
             marks = old.marks | ({origin: mark} if mark else {})
             new = _State(origin=origin, groups=groups, marks=marks)
@@ -162,6 +184,7 @@ class PolicyStore:
                 index.setdefault(selector, []).append(number)
         self._state = state
         self._index = index
+        self._revision = digest((state.origin, state.groups))[:16]
 
     async def _save(self, state: _State) -> None:
         try:
