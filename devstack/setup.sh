@@ -49,6 +49,7 @@ sources=$(find csrc setup.py setup.cfg -type f | LC_ALL=C sort | xargs cat | sha
 if [ "$(cat "$venv/sources.sha256" 2>/dev/null)" != "$sources" ] ||
     ! "$venv/bin/python" -c 'import vnet_agent.datapath._flowcache' 2>/dev/null; then
     say "Building the extension and the BPF programs"
+    rm -rf ./*.egg-info # what an earlier version left would hide the new entry points
     log=build/extension.log
     "$venv/bin/pip" install -v --disable-pip-version-check --no-build-isolation --no-deps -e . \
         >"$log" 2>&1 || { tail -n 40 "$log" >&2; fail "the build failed; the whole log is in $log"; }

@@ -97,8 +97,17 @@ class State:
         """Ends every recorded process, and removes every namespace, mount point and record."""
         with self._lock:
             self._closed = True
-        for pid in self._living():
+        living = self._living()
+        # A host's processes end with its PID 1, but not at once: they are waited for as well.
+        family = [child for pid in living for child in find_descendants(pid)]
+        for pid in living:
             kill_and_wait(pid)
+        for pid, start in family:
+            wait_until(
+                lambda pid=pid, start=start: not _is_same(pid, start),
+                f"process {pid} did not end with its host",
+                pause=0.005,
+            )
         for path in sorted((self.workdir / "netns").glob("*")):
             remove_namespace(path)
         for name in reversed(self._data["made"]):
@@ -107,6 +116,7 @@ class State:
         for child in self._children:
             child.wait()
         self._file.unlink(missing_ok=True)
+        self._file.with_suffix(".new").unlink(missing_ok=True)
         if self._data["temporary"] and not _has_mounts(self.workdir):
             shutil.rmtree(self.workdir, ignore_errors=True)
 
@@ -142,6 +152,14 @@ def _has_mounts(directory: pathlib.Path) -> bool:
     """Whether something is mounted below: then it is not for us to delete what is in there."""
     mounts = pathlib.Path("/proc/self/mountinfo").read_text().splitlines()
     return any(line.split()[4].startswith(f"{directory}/") for line in mounts)
+
+
+def find_descendants(pid: int) -> list[tuple[int, int | None]]:
+    """Each process below `pid`, with its start time."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        children = psutil.Process(pid).children(recursive=True)
+        return [(child.pid, process_start_time(child.pid)) for child in children]
+    return []
 
 
 def kill_and_wait(pid: int) -> None:
