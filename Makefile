@@ -44,6 +44,8 @@ bench-hook: ## what the libvirt hook costs a VM's start (QUICK=1: fewer rounds)
 
 bench-datapath: ## two namespaces through each peer in turn, side by side
 
+bench-datapath-exact: ## the same in QEMU, counting instructions; OVS's kernel datapath too
+
 bench-program: ## nanoseconds of the programs in the kernel, against an empty one
 
 lint: setup ## ruff and mypy
