@@ -37,10 +37,16 @@ fuzz: setup ## every fuzz target for FUZZ_SECONDS (10)
 	$(MAKE) -C csrc fuzz FUZZ_SECONDS=$(or $(FUZZ_SECONDS),10)
 	$(PYTHON) tests/fuzz/run.py --seconds $(or $(FUZZ_SECONDS),10)
 
-bench-%: setup-test root
-	PYTHONPATH=. $(PYTHON) tests/bench/bench_$*.py
+bench-%: setup-bench root
+	PYTHONPATH=. $(PYTHON) tests/bench/bench_$(subst -,_,$*).py
 
 bench-hook: ## what the libvirt hook costs a VM's start (QUICK=1: fewer rounds)
+
+bench-datapath: ## two namespaces through each peer in turn, side by side
+
+bench-datapath-exact: ## the same in QEMU, counting instructions; OVS's kernel datapath too
+
+bench-program: ## nanoseconds of the programs in the kernel, against an empty one
 
 lint: setup ## ruff and mypy
 	$(PYTHON) -m ruff check .
@@ -57,11 +63,14 @@ setup: ## what building needs
 setup-test: ## what the lab and the tests need besides
 	@devstack/setup.sh test
 
+setup-bench: ## what benches compare with, besides
+	@devstack/setup.sh bench
+
 root:
 	@[ "$$(id -u)" = 0 ] || { echo "This needs root (namespaces, BPF, libvirtd). Without it: make test-unit" >&2; exit 1; }
 
 clean: ## remove what was built, keep the guest's image
 	rm -rf build/temp* build/lib* build/bpf dist *.egg-info vnet_agent/datapath/*.so $(VENV)
 
-.PHONY: help demo demo-down test test-unit test-functional test-demo test-package test-c fuzz lint format setup setup-test root clean
+.PHONY: help demo demo-down test test-unit test-functional test-demo test-package test-c fuzz lint format setup setup-test setup-bench root clean
 .NOTPARALLEL:

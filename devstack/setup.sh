@@ -1,11 +1,14 @@
 #!/bin/sh
 # Makes a fresh Debian 12 ready: packages (bindep.txt), the virtual environment, the built
 # extension. Does only what is missing, so a second call takes a second. One at a time.
-#   devstack/setup.sh compile|test     which profiles of bindep.txt to install
+#   devstack/setup.sh compile|test|bench     how far into bindep.txt's profiles to install
 set -eu
 cd "$(dirname "$0")/.."
-profiles="compile"
-[ "${1:-compile}" = test ] && profiles="compile|test"
+case "${1:-compile}" in
+    bench) profiles="compile|test|bench" ;;
+    test) profiles="compile|test" ;;
+    *) profiles="compile" ;;
+esac
 venv=${VENV:-.venv}
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*"; }
@@ -27,8 +30,18 @@ if [ -n "$missing" ]; then
     say "Installing Debian packages:$missing"
     export DEBIAN_FRONTEND=noninteractive
     log=build/apt.log
+    # What a bench compares with shall not start as a service of this machine.
+    policy=/usr/sbin/policy-rc.d
+    if [ "${1:-}" = bench ] && [ ! -e "$policy" ]; then
+        guard=yes
+        trap 'rm -f "$policy"' EXIT
+        trap 'exit 1' INT TERM
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
     { apt-get -q update && apt-get -q install -y --no-install-recommends $missing; } >"$log" 2>&1 ||
         { tail -n 20 "$log" >&2; fail "apt-get failed; the whole log is in $log"; }
+    [ -z "${guard:-}" ] || { rm -f "$policy"; trap - EXIT INT TERM; }
 fi
 
 # The environment is made of Debian's own Python, whatever else is on the path.

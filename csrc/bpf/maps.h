@@ -95,8 +95,9 @@ struct vnet_conn_table {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
-	__type(key, struct vnet_conn_key);
-	__type(value, struct vnet_conn);
+	/* By size: Linux 6.1 takes no table made without types where the template has them. */
+	__uint(key_size, sizeof(struct vnet_conn_key));
+	__uint(value_size, sizeof(struct vnet_conn));
 };
 
 struct {

@@ -69,6 +69,20 @@ class Row:
         }
 
 
+def format_row(row: Row) -> str:
+    """A line of the table, without the name."""
+    figures = row.as_json()
+    low, high = figures["spread"]
+    line = f"{figures['value']:10.3f} {row.unit}"
+    line += f"  ({low:.3f} to {high:.3f}, {figures['rounds']} rounds)"
+    if figures["ratio"] is not None:
+        line += f"  {figures['ratio']:.3f} of {row.against}"
+    if row.goal is not None:
+        bound = "at most" if row.goal_is_ceiling else "at least"
+        line += f"  goal {bound} {row.goal:g}: {'holds' if figures['holds'] else 'MISSED'}"
+    return line
+
+
 def write(bench: str, rows: Sequence[Row]) -> None:
     """Writes the JSON file and prints the table."""
     result = {
@@ -80,12 +94,7 @@ def write(bench: str, rows: Sequence[Row]) -> None:
     BUILD.mkdir(parents=True, exist_ok=True)
     path = BUILD / f"{bench}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
-    width = max(len(row.name) for row in rows)
-    for row in result["rows"]:
-        low, high = row["spread"]
-        line = f"{row['name']:{width}}  {row['value']:10.3f} {row['unit']}"
-        line += f"  ({low:.3f} to {high:.3f}, {row['rounds']} rounds)"
-        if row["ratio"] is not None:
-            line += f"  {row['ratio']:.3f} of {row['against']}"
-        print(line)
+    width = max((len(row.name) for row in rows), default=0)
+    for row in rows:
+        print(f"{row.name:{width}}  {format_row(row)}")
     print(f"written to {path}")
