@@ -75,7 +75,7 @@ def make(kernel: Kernel, directory: pathlib.Path, arguments: str) -> pathlib.Pat
         (root / name).mkdir(parents=True)
     (root / "lib64").symlink_to("lib")
     _copy_programs(root)
-    _copy_python(root)
+    copy_python(root)
     _copy_modules(root, kernel)
     (root / "init").write_text(INIT.format(arguments=arguments))
     (root / "init").chmod(0o755)
@@ -125,7 +125,8 @@ def copy_libraries(root: pathlib.Path, program: str | pathlib.Path) -> None:
             shutil.copy(word, root / "lib")
 
 
-def _copy_python(root: pathlib.Path) -> None:
+def copy_python(root: pathlib.Path) -> None:
+    """Debian's Python, what the driver imports, and this checkout's part of it."""
     _copy_tree(root, pathlib.Path("/usr/lib/python3.11"), *SKIPPED)
     site = pathlib.Path(sysconfig.get_path("purelib"))
     for package in PACKAGES:
