@@ -13,7 +13,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -77,7 +76,7 @@ def _run_inside(test: Callable[..., None], report: int) -> int:
         _check(_libc.unshare(CLONE_NEWNS | CLONE_NEWNET), "unshare")
         _check(_libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None), "make mounts private")
         # In a tmpfs of the private namespace: not even the directory stays.
-        mountpoint = tempfile.gettempdir()
+        mountpoint = "/mnt"  # not /tmp: the checkout may be there
         _check(_libc.mount(b"none", mountpoint.encode(), b"tmpfs", 0, None), "mount tmpfs")
         bpffs = os.path.join(mountpoint, "bpf")
         os.mkdir(bpffs)
