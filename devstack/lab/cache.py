@@ -8,6 +8,8 @@ import pathlib
 from collections.abc import Iterable, Iterator
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+#: Where the logs of a test's lab go when it ends: they tell why a test failed.
+LOGS = REPOSITORY / "build" / "lab" / "logs"
 
 
 def cache_directory() -> pathlib.Path:

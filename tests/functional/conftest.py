@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from devstack.lab import Guest, Host, Lab, Peer
-from devstack.lab.cache import REPOSITORY
+from devstack.lab.cache import LOGS
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -23,7 +23,7 @@ def lab(need_root: None) -> Iterator[Lab]:
     One for each module, since there can be only one at a time and some tests are about that. It
     takes half a second. VNET_LAB_WAIT says how many seconds another lab may take to end.
     """
-    with Lab(logs=REPOSITORY / "build" / "lab" / "logs") as made:
+    with Lab(logs=LOGS) as made:
         yield made
 
 

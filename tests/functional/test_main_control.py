@@ -5,6 +5,7 @@ import pytest
 from devstack.cloud import Cloud, wait_for
 from devstack.demo.traffic import OUTGOING, Traffic
 from devstack.lab import Lab
+from devstack.lab.cache import LOGS
 
 #: Segments without a known connection are taken up where policy admits both ends' beginning it.
 #: With this rule that holds for what the VM began, and not for what the peer began.
@@ -13,7 +14,7 @@ BOTH_WAYS = (OUTGOING, {"direction": "ingress", "protocol": "tcp", "ports": "327
 
 @pytest.mark.parametrize("transfer_state", [True, False])
 def test_connections_that_policy_would_refuse_afresh(transfer_state: bool) -> None:
-    with Lab(wait=60) as lab:
+    with Lab(wait=60, logs=LOGS) as lab:
         cloud = Cloud(lab, {"migration": {"transfer_state": transfer_state}})
         cloud.start()
         a, b = lab.hosts

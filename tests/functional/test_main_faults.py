@@ -16,6 +16,7 @@ import pytest
 from devstack.cloud import Cloud, wait_for
 from devstack.demo.traffic import Traffic
 from devstack.lab import Guest, Host, Lab
+from devstack.lab.cache import LOGS
 
 #: So slow that the pre-copy lasts until the test has done its worst, in MiB/s.
 SLOW = 1
@@ -104,7 +105,7 @@ class SlowMigration(threading.Thread):
 
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
-    with Lab(wait=60) as lab:
+    with Lab(wait=60, logs=LOGS) as lab:
         yield Scene(lab)
 
 

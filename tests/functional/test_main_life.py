@@ -11,11 +11,12 @@ from test_main_faults import qemu_pid
 
 from devstack.cloud import Cloud, wait_for
 from devstack.lab import Guest, Host, Lab, Nic
+from devstack.lab.cache import LOGS
 
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[Cloud]:
-    with Lab(wait=60) as lab:
+    with Lab(wait=60, logs=LOGS) as lab:
         cloud = Cloud(lab)
         cloud.start()
         yield cloud
