@@ -45,15 +45,16 @@ if [ -n "$missing" ]; then
 fi
 
 # The environment is made of Debian's own Python, whatever else is on the path.
-requirements=$(cat requirements.txt test-requirements.txt pyproject.toml | sha256sum)
+requirements=$(cat requirements.txt test-requirements.txt constraints.txt pyproject.toml | sha256sum)
 if [ "$(cat "$venv/requirements.sha256" 2>/dev/null)" != "$requirements" ]; then
     say "Making the virtual environment $venv"
     [ -x "$venv/bin/python" ] || /usr/bin/python3 -m venv "$venv"
     log=build/requirements.log
     {
-        "$venv/bin/pip" install --disable-pip-version-check 'pbr>=7.0' 'setuptools>=66,<81' wheel &&
+        "$venv/bin/pip" install --disable-pip-version-check -c constraints.txt \
+            'pbr>=7.0' 'setuptools>=66,<81' wheel &&
             "$venv/bin/pip" install --disable-pip-version-check --no-build-isolation \
-                -r requirements.txt -r test-requirements.txt
+                -c constraints.txt -r requirements.txt -r test-requirements.txt
     } >"$log" 2>&1 || { tail -n 20 "$log" >&2; fail "pip failed; the whole log is in $log"; }
     echo "$requirements" >"$venv/requirements.sha256"
 fi

@@ -153,8 +153,8 @@ def test_the_line_is_the_one_of_the_wrong_value():
         ("#" * (document.MAX_TEXT + 1), "characters"),
         ("groups: [" + "{name: a}, " * 1001 + "]", "at most 1000"),
         ("groups: [{name: a, rules: [" + "{direction: egress}, " * 1001 + "]}]", "at most 1000"),
-        ("[" * 100_000, "nested"),
-        ("groups: " + "{a: " * 100_000, "nested"),
+        ("[" * 100_000, "nest"),
+        ("groups: " + "{a: " * 100_000, "nest"),
     ],
     ids=["text", "groups", "rules", "sequences", "mappings"],
 )
