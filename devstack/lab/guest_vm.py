@@ -139,7 +139,11 @@ class Guest:
         if plug:
             self.plug(destination)
         parameters = {libvirt.VIR_MIGRATE_PARAM_URI: f"tcp://{destination.address}", **parameters}
-        self.domain.migrateToURI3(destination.migration_uri, parameters, flags)
+        # On a connection of its own: before libvirt 10 the wake-up of a second thread's call can
+        # be lost, and on a shared one that call would hang until the migration is over.
+        with contextlib.closing(libvirt.open(source.uri)) as connection:
+            domain = connection.lookupByUUIDString(self.uuid)
+            domain.migrateToURI3(destination.migration_uri, parameters, flags)
         self.host = destination
         if unplug:
             self.unplug(source)
