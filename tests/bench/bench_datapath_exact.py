@@ -2,14 +2,17 @@
 
 QEMU counts instructions, and one is one nanosecond of the guest's time, so a figure is the same
 whatever else the machine does. The kernel is Debian's 6.1 cloud kernel with its modules.
+PEERS and KINDS, lists with commas, restrict it to some: `PEERS=bridge,vnet KINDS=frames`.
 """
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Sequence
 
 import comparison
 import exact_image
@@ -20,11 +23,20 @@ from sandbox import BenchError
 TIMEOUT = 1500
 
 
-def run_guest(rounds: int, count: int) -> str:
+def choose(variable: str, known: Iterable[str]) -> list[str]:
+    """What the environment's list names; all when it is not set."""
+    words = [word for word in os.environ.get(variable, "").split(",") if word]
+    if unknown := set(words) - set(known):
+        raise BenchError(f"{variable}: no {', '.join(sorted(unknown))}; {', '.join(known)} are")
+    return words or list(known)
+
+
+def run_guest(rounds: int, count: int, kinds: Sequence[str], peers: Sequence[str]) -> str:
     """The guest's console."""
+    arguments = f"{rounds} {count} {','.join(kinds)} {','.join(peers)}"
     kernel = exact_image.find()
     with tempfile.TemporaryDirectory() as name:
-        initrd = exact_image.make(kernel, pathlib.Path(name), f"{rounds} {count}")
+        initrd = exact_image.make(kernel, pathlib.Path(name), arguments)
         done = subprocess.run(
             [
                 *(
@@ -73,7 +85,9 @@ def parse_console(console: str) -> tuple[dict[tuple[str, str], list[float]], dic
 
 def main() -> None:
     rounds, count = (2, 2_000) if result.is_quick() else (5, 20_000)
-    console = run_guest(rounds, count)
+    kinds = choose("KINDS", comparison.EXACT_NAMES)
+    peers = choose("PEERS", comparison.EXACT_PEERS)
+    console = run_guest(rounds, count, kinds, peers)
     (result.BUILD / "datapath-exact.console").write_text(console)
     found, failed = parse_console(console)
     result.write("datapath-exact", comparison.make_exact_rows(found))

@@ -75,6 +75,16 @@ def make_rows(measured: Measured, peers: Sequence[str]) -> list[Row]:
     return rows
 
 
+#: In the order in which they are measured: with br_netfilter loaded, every bridge costs more.
+EXACT_PEERS = {
+    "veth": VETH,
+    "bridge": BRIDGE,
+    "nftables": NFTABLES,
+    "ovs": OVS_KERNEL,
+    "vnet": VNET,
+    "iptables": IPTABLES,
+}
+TAP_KINDS = ("frames", "rr")
 #: From tap to tap, and the connect rate between namespaces, where an instruction is a nanosecond.
 EXACT_NAMES = {
     "frames": "UDP frames tap to tap",

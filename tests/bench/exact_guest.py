@@ -1,4 +1,6 @@
-"""Runs inside QEMU, where an instruction is a nanosecond: every peer once, figures on the console.
+"""Runs inside QEMU, where an instruction is a nanosecond: each peer once, figures on the console.
+
+    exact_guest.py ROUNDS COUNT KINDS PEERS
 
 Each line `FIGURE {"peer": ..., "kind": ..., "values": [...]}` is one; `PROBLEM` says what failed.
 """
@@ -17,12 +19,12 @@ import taps
 from tenants import check_policy, make_site
 
 PEERS: dict[str, peers.Peer] = {
-    comparison.VETH: peers.connect_veth,
-    comparison.BRIDGE: peers.connect_bridge,
-    comparison.NFTABLES: peers.connect_nftables,
-    comparison.OVS_KERNEL: ovs.connect_kernel,
-    comparison.VNET: peers.connect_vnet,
-    comparison.IPTABLES: peers.connect_iptables,
+    "veth": peers.connect_veth,
+    "bridge": peers.connect_bridge,
+    "nftables": peers.connect_nftables,
+    "ovs": ovs.connect_kernel,
+    "vnet": peers.connect_vnet,
+    "iptables": peers.connect_iptables,
 }
 #: Seconds of guest time; the machine needs thirty times as long.
 CONNECT_SECONDS = 0.2
@@ -39,15 +41,19 @@ def say(peer: str, kind: str, values: list[float]) -> None:
     print("FIGURE", json.dumps({"peer": peer, "kind": kind, "values": values}), flush=True)
 
 
-def measure_peer(peer: str, rounds: int, count: int) -> None:
+def measure_peer(word: str, rounds: int, count: int, kinds: list[str]) -> None:
+    peer = comparison.EXACT_PEERS[word]
+    between_taps = [kind for kind in kinds if kind in comparison.TAP_KINDS]
     if peer == comparison.IPTABLES:
         load_module("br_netfilter")
-    if peer != comparison.VETH:
-        with make_site(taps=True) as site, PEERS[peer](site):
-            for kind in ("frames", "rr"):
+    if between_taps and peer != comparison.VETH:
+        with make_site(taps=True) as site, PEERS[word](site):
+            for kind in between_taps:
                 say(peer, kind, [taps.measure(kind, site, count) for _ in range(rounds)])
+    if "crr" not in kinds:
+        return
     connect = next(figure for figure in load.FIGURES if figure.kind == "crr")
-    with make_site() as site, PEERS[peer](site):
+    with make_site() as site, PEERS[word](site):
         check_policy(site, guarded=peer not in comparison.UNGUARDED)
         values = [load.measure(connect, site, CONNECT_SECONDS) for _ in range(rounds)]
         say(peer, "crr", values)
@@ -55,15 +61,17 @@ def measure_peer(peer: str, rounds: int, count: int) -> None:
 
 def main() -> None:
     rounds, count = int(sys.argv[1]), int(sys.argv[2])
+    kinds, words = sys.argv[3].split(","), sys.argv[4].split(",")
     print()  # the firmware leaves its line open
     # Sooner after the boot OVS takes the machine for one without processors.
     time.sleep(OVS_UPTIME)
-    for peer in PEERS:
+    for word in words:
         try:
-            measure_peer(peer, rounds, count)
+            measure_peer(word, rounds, count, kinds)
         except Exception as error:
             traceback.print_exc()
-            print("PROBLEM", json.dumps({"peer": peer, "error": str(error)}), flush=True)
+            problem = {"peer": comparison.EXACT_PEERS[word], "error": str(error)}
+            print("PROBLEM", json.dumps(problem), flush=True)
     print("END", flush=True)
 
 

@@ -16,7 +16,7 @@ from devstack.lab.kernel import Kernel, find_kernel
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = (
-    "/usr/bin/python3.11", "/bin/ip", "/usr/sbin/nft", "/usr/bin/nsenter",
+    "/usr/bin/python3.11", "/bin/ip", "/usr/sbin/tc", "/usr/sbin/nft", "/usr/bin/nsenter",
     "/usr/sbin/xtables-nft-multi", "/usr/sbin/xtables-legacy-multi",
     "/usr/sbin/ovs-vswitchd", "/usr/sbin/ovsdb-server",
     "/usr/bin/ovsdb-tool", "/usr/bin/ovs-vsctl", "/usr/bin/ovs-ofctl",
