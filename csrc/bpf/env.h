@@ -11,22 +11,64 @@
 #include "maps.h"
 
 #define vnet_ctx __sk_buff
+/* A function of its own, verified for itself. Its pointers may be NULL as far as that knows. */
+#define VNET_OUTLINE __attribute__((noinline))
 
-/*
- * Headers at fixed places are mostly in the linear part and are read without a call; the helper
- * gets the rest, from wherever the kernel has put it.
- */
 VNET_INLINE int vnet_load(struct __sk_buff *skb, __u32 offset, void *to, __u32 length)
 {
-	if (__builtin_constant_p(offset)) {
-		const __u8 *data = (void *)(long)skb->data;
-
-		if (data + offset + length <= (__u8 *)(long)skb->data_end) {
-			__builtin_memcpy(to, data + offset, length);
-			return 0;
-		}
-	}
 	return bpf_skb_load_bytes(skb, offset, to, length);
+}
+
+/*
+ * The compiler takes these fields for numbers of 32 bits and may cut them to that once more, which
+ * to the verifier is the end of a pointer.
+ */
+#define VNET_FRAME_POINTER(name)                                                                   \
+	VNET_INLINE const __u8 *vnet_frame_##name(struct __sk_buff *skb)                           \
+	{                                                                                          \
+		const __u8 *pointer;                                                               \
+                                                                                                   \
+		asm volatile("%0 = *(u32 *)(%1 + %2)"                                              \
+			     : "=r"(pointer)                                                       \
+			     : "r"(skb), "i"(offsetof(struct __sk_buff, name)));                   \
+		return pointer;                                                                    \
+	}
+VNET_FRAME_POINTER(data)
+VNET_FRAME_POINTER(data_end)
+
+/*
+ * Headers at fixed places are mostly in the linear part already, and are read where they are.
+ * Otherwise the kernel moves them there, which ends what was peeked at before.
+ */
+VNET_INLINE const __u8 *vnet_peek(struct __sk_buff *skb, __u32 offset, __u32 length)
+{
+	const __u8 *data = vnet_frame_data(skb);
+
+	if (data + offset + length <= vnet_frame_data_end(skb))
+		return data + offset;
+	if (bpf_skb_pull_data(skb, offset + length))
+		return NULL;
+	data = vnet_frame_data(skb);
+	return data + offset + length <= vnet_frame_data_end(skb) ? data + offset : NULL;
+}
+
+/*
+ * Words of a frame, however it is aligned: the verifier refuses that only where the processor
+ * could not do it, and byte by byte a header costs more than its connection's look-up.
+ */
+VNET_INLINE __u16 vnet_get16(const __u8 *from)
+{
+	return *(const __u16 *)from;
+}
+
+VNET_INLINE __u32 vnet_get32(const __u8 *from)
+{
+	return *(const __u32 *)from;
+}
+
+VNET_INLINE __u64 vnet_get64(const __u8 *from)
+{
+	return *(const __u64 *)from;
 }
 
 VNET_INLINE __u32 vnet_length(struct __sk_buff *skb)

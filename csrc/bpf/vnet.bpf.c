@@ -16,7 +16,7 @@ VNET_INLINE int vnet_act(struct __sk_buff *skb, __u32 action, const struct vnet_
 	case VNET_PASS:
 		return TC_ACT_UNSPEC; /* other filters may follow */
 	case VNET_REDIRECT:
-		/* Through the target's own egress: on a tap, vnet_to_port judges there. */
+		/* Through the target's own egress: on a tap, vnet_tc_to_port is there. */
 		return bpf_redirect(verdict->ifindex, 0);
 	case VNET_CONSUMED:
 		return TC_ACT_STOLEN;
@@ -25,12 +25,51 @@ VNET_INLINE int vnet_act(struct __sk_buff *skb, __u32 action, const struct vnet_
 	}
 }
 
+/*
+ * A frame from one port here to another is judged for both by the sender's program, which leaves a
+ * note for the receiver's: the receiver's local id, in a field that only programs of this host's
+ * tc write, and the sender's. It holds for a frame that came in on a port, since there
+ * vnet_tc_from_port overwrote whatever was noted; which port that was the kernel says.
+ */
+#define VNET_NOTE_MAX 0xffff
+
+VNET_INLINE void vnet_note(struct __sk_buff *skb, __u32 from, __u32 to)
+{
+	skb->tc_index = to;
+	skb->cb[0] = from;
+}
+
+VNET_INLINE int vnet_is_noted(struct __sk_buff *skb)
+{
+	const struct vnet_port *from, *to;
+
+	if (!skb->tc_index)
+		return 0;
+	to = vnet_port(skb, skb->tc_index);
+	from = vnet_port(skb, skb->cb[0]);
+	return to && from && skb->ingress_ifindex && to->ifindex == skb->ifindex &&
+	       from->ifindex == skb->ingress_ifindex;
+}
+
 SEC("tc")
 int vnet_tc_from_port(struct __sk_buff *skb)
 {
 	struct vnet_verdict verdict = {};
+	struct vnet_packet p;
+	__u32 action, to;
 
-	return vnet_act(skb, vnet_from_port(skb, &verdict), &verdict);
+	if (skb->tc_index)
+		skb->tc_index = 0;
+	action = vnet_from_port(skb, &p, &verdict);
+	if (action == VNET_REDIRECT && verdict.target) {
+		to = verdict.target->local_id;
+		if (to <= VNET_NOTE_MAX) {
+			if (vnet_hand_over(skb, &p, &verdict) == VNET_DROP)
+				return TC_ACT_SHOT;
+			vnet_note(skb, p.sender, to);
+		}
+	}
+	return vnet_act(skb, action, &verdict);
 }
 
 SEC("tc")
@@ -38,6 +77,8 @@ int vnet_tc_to_port(struct __sk_buff *skb)
 {
 	struct vnet_verdict verdict = {};
 
+	if (vnet_is_noted(skb))
+		return TC_ACT_UNSPEC;
 	return vnet_act(skb, vnet_to_port(skb, &verdict), &verdict);
 }
 

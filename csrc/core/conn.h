@@ -45,6 +45,7 @@ enum vnet_closing { VNET_FIN = 1, VNET_RST = 4 };
 #define VNET_TCP_SYN 0x02
 #define VNET_TCP_RST 0x04
 #define VNET_TCP_ACK 0x10
+#define VNET_TCP_OPENING_OR_CLOSING (VNET_TCP_FIN | VNET_TCP_SYN | VNET_TCP_RST | VNET_TCP_ACK)
 
 VNET_INLINE __u64 vnet_state_life(__u8 state)
 {

@@ -35,6 +35,7 @@ struct vnet_packet {
 	__u32 l4;  /* offset of the transport header */
 	__u32 end; /* offset behind the IP packet */
 	__u32 fragment_id;
+	__u32 sender; /* local id of the port here that it came from, 0 when from outside */
 	__u16 ethertype;
 	__u16 source_port; /* ICMP echo: the identifier, in both */
 	__u16 destination_port;
@@ -65,6 +66,29 @@ VNET_INLINE void vnet_map_ipv4(__u8 *to, const __u8 *address)
 	__builtin_memcpy(to + 12, address, 4);
 }
 
+/* In network order, from the frame itself; the result in host order. */
+VNET_INLINE __u16 vnet_peek16(const __u8 *from)
+{
+	return __builtin_bswap16(vnet_get16(from));
+}
+
+VNET_INLINE void vnet_peek_address(__u8 *to, const __u8 *from)
+{
+	__u64 *words = (__u64 *)to;
+
+	words[0] = vnet_get64(from);
+	words[1] = vnet_get64(from + 8);
+}
+
+VNET_INLINE void vnet_peek_ipv4(__u8 *to, const __u8 *from)
+{
+	__u32 *words = (__u32 *)to;
+
+	words[0] = words[1] = 0;
+	words[2] = __builtin_bswap32(0xffff);
+	words[3] = vnet_get32(from);
+}
+
 VNET_INLINE int vnet_same(const __u8 *a, const __u8 *b)
 {
 	const __u64 *x = (const __u64 *)a, *y = (const __u64 *)b;
@@ -88,14 +112,14 @@ VNET_INLINE int vnet_load_ip(struct vnet_ctx *ctx, const struct vnet_packet *p, 
 
 VNET_INLINE __u32 vnet_parse_ethernet(struct vnet_ctx *ctx, struct vnet_packet *p)
 {
-	__u8 header[VNET_ETH_LEN];
+	const __u8 *header = vnet_peek(ctx, 0, VNET_ETH_LEN);
 
 	__builtin_memset(p, 0, sizeof(*p));
-	if (vnet_load(ctx, 0, header, sizeof(header)))
+	if (!header)
 		return VNET_REASON_MALFORMED;
-	p->target_mac = vnet_mac(header);
-	p->source_mac = vnet_mac(header + 6);
-	p->ethertype = vnet_be16(header + 12);
+	p->target_mac = vnet_get32(header) | (__u64)vnet_get16(header + 4) << 32;
+	p->source_mac = vnet_get32(header + 6) | (__u64)vnet_get16(header + 10) << 32;
+	p->ethertype = vnet_peek16(header + 12);
 	if (p->ethertype == VNET_ETH_VLAN || p->ethertype == VNET_ETH_QINQ || vnet_tagged(ctx))
 		return VNET_REASON_VLAN;
 	return VNET_REASON_NONE;
@@ -103,13 +127,13 @@ VNET_INLINE __u32 vnet_parse_ethernet(struct vnet_ctx *ctx, struct vnet_packet *
 
 VNET_INLINE __u32 vnet_parse_ipv4(struct vnet_ctx *ctx, struct vnet_packet *p, __u32 offset)
 {
-	__u8 header[20];
+	const __u8 *header = vnet_peek(ctx, offset, 20);
 	__u32 length, total, fragment;
 
-	if (vnet_load(ctx, offset, header, sizeof(header)))
+	if (!header)
 		return VNET_REASON_MALFORMED;
 	length = (header[0] & 0x0f) * 4;
-	total = vnet_be16(header + 2);
+	total = vnet_peek16(header + 2);
 	if (header[0] >> 4 != 4 || length < 20)
 		return VNET_REASON_MALFORMED;
 	/* 0 stands for a GSO frame beyond 64 KiB. */
@@ -120,13 +144,13 @@ VNET_INLINE __u32 vnet_parse_ipv4(struct vnet_ctx *ctx, struct vnet_packet *p, _
 	p->end = offset + total;
 	p->family = 4;
 	p->proto = p->fragment_proto = header[9];
-	vnet_map_ipv4(p->source, header + 12);
-	vnet_map_ipv4(p->destination, header + 16);
+	vnet_peek_ipv4(p->source, header + 12);
+	vnet_peek_ipv4(p->destination, header + 16);
 	p->l4 = offset + length;
-	fragment = vnet_be16(header + 6) & 0x3fff;
+	fragment = vnet_peek16(header + 6) & 0x3fff;
 	if (fragment) {
 		p->fragment = fragment & 0x1fff ? VNET_LATER : VNET_FIRST;
-		p->fragment_id = vnet_be16(header + 4);
+		p->fragment_id = vnet_peek16(header + 4);
 		/* RFC 3128: it would overwrite the flags of the first one. */
 		if ((fragment & 0x1fff) == 1 && p->proto == VNET_TCP)
 			return VNET_REASON_FRAGMENT;
@@ -166,20 +190,20 @@ VNET_INLINE __u32 vnet_parse_extension(struct vnet_ctx *ctx, struct vnet_packet 
 
 VNET_INLINE __u32 vnet_parse_ipv6(struct vnet_ctx *ctx, struct vnet_packet *p, __u32 offset)
 {
-	__u8 header[40];
+	const __u8 *header = vnet_peek(ctx, offset, 40);
 	__u32 total, reason;
 
-	if (vnet_load(ctx, offset, header, sizeof(header)) || header[0] >> 4 != 6)
+	if (!header || header[0] >> 4 != 6)
 		return VNET_REASON_MALFORMED;
-	total = vnet_be16(header + 4);
+	total = vnet_peek16(header + 4);
 	if (total == 0) /* jumbogram, or nothing */
 		total = vnet_length(ctx) - offset - 40;
 	p->end = offset + 40 + total;
 	p->family = 6;
 	p->proto = header[6];
 	p->hops = header[7];
-	__builtin_memcpy(p->source, header + 8, 16);
-	__builtin_memcpy(p->destination, header + 24, 16);
+	vnet_peek_address(p->source, header + 8);
+	vnet_peek_address(p->destination, header + 24);
 	p->l4 = offset + 40;
 	for (int i = 0; i < VNET_EXTENSIONS; i++) {
 		if (!vnet_is_extension(p->proto) || p->fragment == VNET_LATER)
@@ -193,39 +217,59 @@ VNET_INLINE __u32 vnet_parse_ipv6(struct vnet_ctx *ctx, struct vnet_packet *p, _
 	return VNET_REASON_NONE;
 }
 
-VNET_INLINE __u32 vnet_parse_tcp(struct vnet_ctx *ctx, struct vnet_packet *p)
+VNET_INLINE void vnet_read_ports(struct vnet_packet *p, const __u8 *header)
 {
-	__u8 header[20];
-
-	if (vnet_load_ip(ctx, p, p->l4, header, sizeof(header)) || header[12] >> 4 < 5)
-		return VNET_REASON_MALFORMED;
-	p->source_port = vnet_be16(header);
-	p->destination_port = vnet_be16(header + 2);
-	p->tcp_flags = header[13];
-	return VNET_REASON_NONE;
+	p->source_port = vnet_peek16(header);
+	p->destination_port = vnet_peek16(header + 2);
 }
 
-/* The transport header of a packet that is no later fragment. */
+VNET_INLINE __u32 vnet_read_tcp(struct vnet_packet *p, const __u8 *header)
+{
+	vnet_read_ports(p, header);
+	p->tcp_flags = header[13];
+	return header[12] >> 4 < 5 ? VNET_REASON_MALFORMED : VNET_REASON_NONE;
+}
+
+/* The transport header of a packet that is no later fragment, wherever it begins. */
 VNET_INLINE __u32 vnet_parse_transport(struct vnet_ctx *ctx, struct vnet_packet *p)
 {
-	__u8 header[8];
+	__u32 length = p->proto == VNET_TCP ? 20 : 8;
+	__u8 header[16] = {0};
 
-	if (p->proto == VNET_TCP)
-		return vnet_parse_tcp(ctx, p);
-	if (p->proto != VNET_UDP && p->proto != VNET_SCTP &&
+	if (p->proto != VNET_TCP && p->proto != VNET_UDP && p->proto != VNET_SCTP &&
 	    !(p->proto == VNET_ICMP && p->family == 4) &&
 	    !(p->proto == VNET_ICMPV6 && p->family == 6))
 		return VNET_REASON_NONE;
-	if (vnet_load_ip(ctx, p, p->l4, header, sizeof(header)))
+	if (p->l4 + length > p->end || vnet_load(ctx, p->l4, header, 8))
 		return VNET_REASON_MALFORMED;
-	if (p->proto == VNET_UDP || p->proto == VNET_SCTP) {
-		p->source_port = vnet_be16(header);
-		p->destination_port = vnet_be16(header + 2);
-	} else {
+	if (p->proto == VNET_ICMP || p->proto == VNET_ICMPV6) {
 		p->type = header[0];
 		p->code = header[1];
 		p->source_port = p->destination_port = vnet_be16(header + 4);
+		return VNET_REASON_NONE;
 	}
+	if (p->proto == VNET_TCP)
+		return vnet_load(ctx, p->l4 + 8, header + 8, 8) ? VNET_REASON_MALFORMED
+								 : vnet_read_tcp(p, header);
+	vnet_read_ports(p, header);
+	return VNET_REASON_NONE;
+}
+
+/* The same where nearly all of them are: TCP and UDP behind IPv4 without options. */
+VNET_INLINE __u32 vnet_parse_near_transport(struct vnet_ctx *ctx, struct vnet_packet *p)
+{
+	const __u8 *header;
+
+	if (p->proto == VNET_TCP) {
+		header = vnet_peek(ctx, VNET_ETH_LEN + 20, 20);
+		if (!header || p->l4 + 20 > p->end)
+			return VNET_REASON_MALFORMED;
+		return vnet_read_tcp(p, header);
+	}
+	header = vnet_peek(ctx, VNET_ETH_LEN + 20, 8);
+	if (!header || p->l4 + 8 > p->end)
+		return VNET_REASON_MALFORMED;
+	vnet_read_ports(p, header);
 	return VNET_REASON_NONE;
 }
 
@@ -243,6 +287,8 @@ VNET_INLINE __u32 vnet_parse_ip(struct vnet_ctx *ctx, struct vnet_packet *p)
 		return VNET_REASON_MALFORMED;
 	if (p->fragment == VNET_LATER)
 		return VNET_REASON_NONE;
+	if (p->l4 == VNET_ETH_LEN + 20 && (p->proto == VNET_TCP || p->proto == VNET_UDP))
+		return vnet_parse_near_transport(ctx, p);
 	return vnet_parse_transport(ctx, p);
 }
 

@@ -11,6 +11,7 @@
 struct vnet_verdict {
 	__u32 reason;
 	__u32 ifindex;
+	struct vnet_port *target; /* the port behind ifindex, NULL when that is an uplink */
 };
 
 /* Where a broadcast is copied to. */
@@ -60,17 +61,24 @@ VNET_INLINE void vnet_flood(struct vnet_ctx *ctx, const struct vnet_packet *p, _
 	vnet_loop(VNET_MAX_MEMBERS, vnet_flood_member, &flood);
 }
 
-/* The tap behind a MAC of the network, 0 when no VM here has it. */
-VNET_INLINE __u32 vnet_local_ifindex(struct vnet_ctx *ctx, __u32 network, __u64 mac, __u32 except)
+/* The port that has a MAC of the network, NULL when no VM here has it. */
+VNET_INLINE struct vnet_port *vnet_find_target(struct vnet_ctx *ctx, __u32 network, __u64 mac,
+					       __u32 except)
 {
 	struct vnet_mac_key key = {.mac = mac, .network = network};
-	const struct vnet_port *port;
+	struct vnet_port *port;
 	__u32 *id = vnet_find_mac(ctx, &key);
 
 	if (!id || *id == except)
-		return 0;
+		return NULL;
 	port = vnet_port(ctx, *id);
-	return port && vnet_reachable(port) ? port->ifindex : 0;
+	return port && vnet_reachable(port) ? port : NULL;
+}
+
+VNET_INLINE void vnet_aim(struct vnet_verdict *verdict, struct vnet_port *target)
+{
+	verdict->target = target;
+	verdict->ifindex = target ? target->ifindex : 0;
 }
 
 VNET_INLINE __u32 vnet_forward(struct vnet_ctx *ctx, const struct vnet_port *port,
@@ -82,8 +90,8 @@ VNET_INLINE __u32 vnet_forward(struct vnet_ctx *ctx, const struct vnet_port *por
 	if (group)
 		vnet_flood(ctx, p, port->network, port->local_id);
 	else
-		verdict->ifindex =
-			vnet_local_ifindex(ctx, port->network, p->target_mac, port->local_id);
+		vnet_aim(verdict,
+			 vnet_find_target(ctx, port->network, p->target_mac, port->local_id));
 	if (verdict->ifindex)
 		return VNET_REDIRECT;
 	uplink = vnet_uplink(ctx, port->network);
@@ -147,6 +155,15 @@ VNET_INLINE __u32 vnet_guard_ingress(struct vnet_ctx *ctx, struct vnet_port *por
 	return reason ? reason : vnet_track(ctx, port, p, VNET_INGRESS);
 }
 
+/* The same for a frame that another port here has let out: its headers are known and sound. */
+VNET_INLINE __u32 vnet_guard_known(struct vnet_ctx *ctx, struct vnet_port *port,
+				   struct vnet_packet *p)
+{
+	if (p->target_mac != port->mac)
+		return VNET_REASON_OTHER_MAC;
+	return p->family ? vnet_track(ctx, port, p, VNET_INGRESS) : VNET_REASON_NONE;
+}
+
 VNET_INLINE struct vnet_port *vnet_port_of(struct vnet_ctx *ctx)
 {
 	struct vnet_iface *iface = vnet_iface(ctx, vnet_ifindex(ctx));
@@ -158,21 +175,23 @@ VNET_INLINE struct vnet_port *vnet_port_of(struct vnet_ctx *ctx)
 	return port && port->local_id ? port : NULL;
 }
 
-VNET_INLINE __u32 vnet_from_port(struct vnet_ctx *ctx, struct vnet_verdict *verdict)
+/* `p` is filled in, for vnet_hand_over(). */
+VNET_INLINE __u32 vnet_from_port(struct vnet_ctx *ctx, struct vnet_packet *p,
+				 struct vnet_verdict *verdict)
 {
 	struct vnet_port *port = vnet_port_of(ctx);
 	struct vnet_counters *counters;
-	struct vnet_packet p;
 	__u32 action = VNET_DROP;
 
 	if (!port) {
 		verdict->reason = VNET_REASON_NO_PORT;
 		return VNET_DROP;
 	}
-	verdict->reason = vnet_guard_egress(ctx, port, &p);
+	verdict->reason = vnet_guard_egress(ctx, port, p);
+	p->sender = port->local_id;
 	if (!verdict->reason)
 		action = port->flags & VNET_PORT_BRIDGED ? VNET_PASS
-							 : vnet_forward(ctx, port, &p, verdict);
+							 : vnet_forward(ctx, port, p, verdict);
 	counters = vnet_counters(ctx, port->local_id);
 	if (action == VNET_DROP) {
 		vnet_count_drop(counters, verdict->reason);
@@ -183,20 +202,12 @@ VNET_INLINE __u32 vnet_from_port(struct vnet_ctx *ctx, struct vnet_verdict *verd
 	return action;
 }
 
-VNET_INLINE __u32 vnet_to_port(struct vnet_ctx *ctx, struct vnet_verdict *verdict)
+VNET_INLINE __u32 vnet_receive(struct vnet_ctx *ctx, const struct vnet_port *port, __u32 reason)
 {
-	struct vnet_port *port = vnet_port_of(ctx);
-	struct vnet_counters *counters;
-	struct vnet_packet p;
+	struct vnet_counters *counters = vnet_counters(ctx, port->local_id);
 
-	if (!port) {
-		verdict->reason = VNET_REASON_NO_PORT;
-		return VNET_DROP;
-	}
-	verdict->reason = vnet_guard_ingress(ctx, port, &p);
-	counters = vnet_counters(ctx, port->local_id);
-	if (verdict->reason) {
-		vnet_count_drop(counters, verdict->reason);
+	if (reason) {
+		vnet_count_drop(counters, reason);
 		return VNET_DROP;
 	}
 	if (counters) {
@@ -204,6 +215,28 @@ VNET_INLINE __u32 vnet_to_port(struct vnet_ctx *ctx, struct vnet_verdict *verdic
 		counters->rx_bytes += vnet_length(ctx);
 	}
 	return VNET_PASS;
+}
+
+VNET_INLINE __u32 vnet_to_port(struct vnet_ctx *ctx, struct vnet_verdict *verdict)
+{
+	struct vnet_port *port = vnet_port_of(ctx);
+	struct vnet_packet p;
+
+	verdict->reason = port ? vnet_guard_ingress(ctx, port, &p) : VNET_REASON_NO_PORT;
+	return port ? vnet_receive(ctx, port, verdict->reason) : VNET_DROP;
+}
+
+/*
+ * What vnet_to_port() would say of a frame that vnet_from_port() redirects to a port here: known
+ * headers need not be parsed again. Whoever calls it keeps the frame from vnet_to_port().
+ */
+VNET_INLINE __u32 vnet_hand_over(struct vnet_ctx *ctx, struct vnet_packet *p,
+				 struct vnet_verdict *verdict)
+{
+	struct vnet_port *port = verdict->target;
+
+	verdict->reason = vnet_guard_known(ctx, port, p);
+	return vnet_receive(ctx, port, verdict->reason);
 }
 
 /* What is not for a VM here is the host's own and passes. */
@@ -219,7 +252,7 @@ VNET_INLINE __u32 vnet_from_uplink(struct vnet_ctx *ctx, struct vnet_verdict *ve
 		vnet_flood(ctx, &p, iface->network, 0);
 		return VNET_PASS;
 	}
-	verdict->ifindex = vnet_local_ifindex(ctx, iface->network, p.target_mac, 0);
+	vnet_aim(verdict, vnet_find_target(ctx, iface->network, p.target_mac, 0));
 	return verdict->ifindex ? VNET_REDIRECT : VNET_PASS;
 }
 

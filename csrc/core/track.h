@@ -89,7 +89,16 @@ VNET_INLINE __u8 vnet_tcp_next(struct vnet_conn *conn, __u8 flags, __u8 directio
 	return state;
 }
 
-/* A frame of a connection: its state, its life, its counts. */
+/* A frame of a connection: its life and its counts. */
+VNET_INLINE void vnet_conn_touch(struct vnet_ctx *ctx, struct vnet_conn *conn, __u8 direction,
+				 __u64 now)
+{
+	conn->expires_ns = now + vnet_state_life(conn->state);
+	vnet_count(&conn->packets[direction & 1], 1);
+	vnet_count(&conn->bytes[direction & 1], vnet_length(ctx));
+}
+
+/* The same, and its state. */
 VNET_INLINE void vnet_conn_advance(struct vnet_ctx *ctx, struct vnet_conn *conn,
 				   const struct vnet_packet *p, __u8 direction, __u64 now)
 {
@@ -104,14 +113,12 @@ VNET_INLINE void vnet_conn_advance(struct vnet_ctx *ctx, struct vnet_conn *conn,
 	if (flags & VNET_CONN_REPLIED &&
 	    (state == VNET_STATE_ESTABLISHED || state == VNET_STATE_REPLIED))
 		flags |= VNET_CONN_ASSURED;
-	conn->expires_ns = now + vnet_state_life(state);
 	if (state != conn->state || flags != conn->flags || closing != conn->closing) {
 		conn->state = state;
 		conn->flags = flags;
 		conn->changed_ns = now;
 	}
-	vnet_count(&conn->packets[direction & 1], 1);
-	vnet_count(&conn->bytes[direction & 1], vnet_length(ctx));
+	vnet_conn_touch(ctx, conn, direction, now);
 }
 
 VNET_INLINE __u32 vnet_conn_create(struct vnet_ctx *ctx, const struct vnet_port *port,
@@ -211,7 +218,7 @@ VNET_INLINE int vnet_conn_refresh(struct vnet_ctx *ctx, const struct vnet_port *
 VNET_INLINE int vnet_quoted_key(struct vnet_ctx *ctx, const struct vnet_packet *p, __u8 direction,
 				struct vnet_conn_key *key)
 {
-	__u8 header[40], transport[8];
+	__u8 header[20], transport[8];
 	__u32 offset = p->l4 + 8;
 	__u16 source, destination;
 	int outwards = direction == VNET_INGRESS; /* it answers what the VM sent */
@@ -227,11 +234,11 @@ VNET_INLINE int vnet_quoted_key(struct vnet_ctx *ctx, const struct vnet_packet *
 		vnet_map_ipv4(key->remote, header + (outwards ? 16 : 12));
 		offset += (header[0] & 15) * 4;
 	} else {
-		if (vnet_load_ip(ctx, p, offset, header, 40) || header[0] >> 4 != 6)
+		if (vnet_load_ip(ctx, p, offset, header, 8) || header[0] >> 4 != 6 ||
+		    vnet_load_ip(ctx, p, offset + 8, outwards ? key->local : key->remote, 16) ||
+		    vnet_load_ip(ctx, p, offset + 24, outwards ? key->remote : key->local, 16))
 			return 0;
 		key->proto = header[6];
-		__builtin_memcpy(key->local, header + (outwards ? 8 : 24), 16);
-		__builtin_memcpy(key->remote, header + (outwards ? 24 : 8), 16);
 		offset += 40;
 	}
 	if (vnet_load_ip(ctx, p, offset, transport, 8))
@@ -394,22 +401,67 @@ VNET_INLINE void vnet_fragment_remember(struct vnet_ctx *ctx, const struct vnet_
 	vnet_fragment_add(ctx, port->local_id, &key, &first);
 }
 
-/* An IP frame at a port; what it returns is NONE or why the frame must go. */
-VNET_INLINE __u32 vnet_track(struct vnet_ctx *ctx, const struct vnet_port *port,
-			     struct vnet_packet *p, __u8 direction)
+/*
+ * Everything but the steady state. Not inlined: the verifier looks at it once, however many
+ * programs track.
+ */
+VNET_OUTLINE __u32 vnet_track_changes(struct vnet_ctx *ctx, struct vnet_packet *p, __u32 local_id,
+				      __u32 direction)
 {
-	/* Read once: id and generation belong together. */
-	__u64 word = *(const volatile __u64 *)&port->policy;
+	const struct vnet_port *port = vnet_port(ctx, local_id);
 	__u32 reason;
+	__u64 word;
 
+	if (!port || !p)
+		return VNET_REASON_NO_PORT;
+	/* Read once: id and generation belong together. */
+	word = *(const volatile __u64 *)&port->policy;
 	if (vnet_policy_id(word) == 0)
 		return VNET_REASON_NO_POLICY;
 	if (p->fragment == VNET_LATER && !vnet_fragment_recall(ctx, port, p))
 		return VNET_REASON_FRAGMENT;
-	reason = vnet_track_whole(ctx, port, p, direction, word);
+	reason = vnet_track_whole(ctx, port, p, direction & 1, word);
 	if (!reason && p->fragment == VNET_FIRST)
 		vnet_fragment_remember(ctx, port, p);
 	return reason;
+}
+
+/* Whether a frame of this connection changes nothing of it but the time and the counts. */
+VNET_INLINE int vnet_conn_is_steady(const struct vnet_conn *conn, const struct vnet_packet *p,
+				    __u8 direction)
+{
+	if (p->proto == VNET_TCP)
+		return conn->state == VNET_STATE_ESTABLISHED && conn->flags & VNET_CONN_ASSURED &&
+		       (p->tcp_flags & VNET_TCP_OPENING_OR_CLOSING) == VNET_TCP_ACK;
+	return conn->state == VNET_STATE_REPLIED
+		       ? (conn->flags & VNET_CONN_ASSURED) != 0
+		       : conn->state == VNET_STATE_UNREPLIED &&
+				 direction == vnet_conn_origin(conn);
+}
+
+/*
+ * An IP frame at a port; what it returns is NONE or why the frame must go. Nearly all are of a
+ * connection whose verdict is fresh and whose state stays: those take one look-up.
+ */
+VNET_INLINE __u32 vnet_track(struct vnet_ctx *ctx, const struct vnet_port *port,
+			     struct vnet_packet *p, __u8 direction)
+{
+	__u32 generation = vnet_policy_generation(*(const volatile __u64 *)&port->policy);
+	struct vnet_conn_key key;
+	struct vnet_conn *conn;
+	__u64 now;
+
+	if (p->fragment || vnet_is_icmp(p) || vnet_is_group(p))
+		return vnet_track_changes(ctx, p, port->local_id, direction);
+	vnet_conn_key_of(&key, p, direction);
+	conn = vnet_conn_find(ctx, port->local_id, &key);
+	if (!conn || conn->generation != generation || !vnet_conn_is_steady(conn, p, direction))
+		return vnet_track_changes(ctx, p, port->local_id, direction);
+	now = vnet_now(ctx);
+	if (conn->expires_ns <= now)
+		return vnet_track_changes(ctx, p, port->local_id, direction);
+	vnet_conn_touch(ctx, conn, direction, now);
+	return VNET_REASON_NONE;
 }
 
 #endif

@@ -89,10 +89,11 @@ struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook ho
 {
 	struct vnet_verdict verdict = {0};
 	struct vnet_result result;
+	struct vnet_packet p;
 
 	switch (hook) {
 	case VNET_FROM_PORT:
-		result.action = vnet_from_port(ctx, &verdict);
+		result.action = vnet_from_port(ctx, &p, &verdict);
 		break;
 	case VNET_TO_PORT:
 		result.action = vnet_to_port(ctx, &verdict);

@@ -10,6 +10,8 @@
 
 #include "datapath.h"
 
+#define VNET_OUTLINE static inline
+
 #define VNET_ENV_TABLE(ctx, id) (&(ctx)->datapath->table[VNET_TABLE_##id])
 
 static inline int vnet_load(struct vnet_ctx *ctx, __u32 offset, void *to, __u32 length)
@@ -18,6 +20,36 @@ static inline int vnet_load(struct vnet_ctx *ctx, __u32 offset, void *to, __u32 
 		return -1;
 	memcpy(to, ctx->data + offset, length);
 	return 0;
+}
+
+/* The bytes at a fixed place, NULL when the frame ends before. */
+static inline const __u8 *vnet_peek(struct vnet_ctx *ctx, __u32 offset, __u32 length)
+{
+	return length <= ctx->length && offset <= ctx->length - length ? ctx->data + offset : NULL;
+}
+
+static inline __u16 vnet_get16(const __u8 *from)
+{
+	__u16 word;
+
+	memcpy(&word, from, sizeof(word));
+	return word;
+}
+
+static inline __u32 vnet_get32(const __u8 *from)
+{
+	__u32 word;
+
+	memcpy(&word, from, sizeof(word));
+	return word;
+}
+
+static inline __u64 vnet_get64(const __u8 *from)
+{
+	__u64 word;
+
+	memcpy(&word, from, sizeof(word));
+	return word;
 }
 
 static inline __u32 vnet_length(struct vnet_ctx *ctx)

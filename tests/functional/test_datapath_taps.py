@@ -1,6 +1,8 @@
 """Frames through real taps: what a guest may send, where it arrives, and who wakes whom."""
 
+import contextlib
 import os
+import socket
 import subprocess
 
 import frames as f
@@ -9,7 +11,7 @@ from datapath_taps import Tap
 from datapath_world import private
 
 from vnet_agent.datapath.ebpf import EbpfDriver
-from vnet_agent.model.policy import ALLOW_ALL, Policy
+from vnet_agent.model.policy import ALLOW_ALL, DENY_ALL, Policy
 from vnet_agent.model.port import Role
 
 A, B = "11111111-0000-4000-8000-00000000000a", "11111111-0000-4000-8000-00000000000b"
@@ -76,6 +78,46 @@ def test_datapath_taps_carry_a_guests_frames(bpffs: str) -> None:
     taps.far.send(request)
     assert taps.a.drain() == [request]
     assert taps.driver.counters(A).connections == 101
+    taps.driver.destroy()
+
+
+@private
+def test_datapath_taps_frames_between_ports_are_judged_once_for_each(bpffs: str) -> None:
+    taps = Taps(bpffs)
+    for _ in range(5):
+        taps.a.send(udp(1))
+    assert taps.b.drain() == [udp(1)] * 5
+    (at_a,) = taps.driver.connections(A)
+    (at_b,) = taps.driver.connections(B)
+    assert (at_a.egress_packets, at_a.ingress_packets) == (5, 0)
+    assert (at_b.egress_packets, at_b.ingress_packets) == (0, 5)
+    assert taps.driver.counters(A).tx_frames == 5
+    assert taps.driver.counters(B).rx_frames == 5
+    # What b refuses is counted at b.
+    taps.set_port(B, policy=DENY_ALL)
+    taps.a.send(udp(2))
+    assert taps.b.drain() == []
+    assert taps.driver.counters(A).tx_frames == 6
+    assert taps.drops(A) == {}
+    assert taps.drops(B) == {"policy": 1}
+    taps.driver.destroy()
+
+
+@private
+def test_datapath_taps_judge_what_the_host_itself_sends(bpffs: str) -> None:
+    """No other port's program has seen it: the receiver's own must."""
+    taps = Taps(bpffs)
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as host:
+        host.bind((taps.b.name, 0))
+        host.send(udp(1))
+        assert taps.b.drain() == [udp(1)]
+        assert taps.driver.counters(B).rx_frames == 1
+        taps.set_port(B, policy=DENY_ALL)
+        taps.a.send(udp(1))
+        with contextlib.suppress(OSError):  # the kernel says that it was dropped
+            host.send(udp(2))
+        assert taps.b.drain() == []
+    assert taps.drops(B) == {"policy": 2}
     taps.driver.destroy()
 
 
