@@ -140,12 +140,14 @@ async def test_lost_news_are_made_up_for(world: World, caplog: pytest.LogCapture
     """More news at once than the kernel keeps for a listener that does not read."""
     news = world.inventory._links._news
     news.socket.setsockopt(1, 8, 2048)  # SOL_SOCKET, SO_RCVBUF
-    for number in range(100):
-        ip("link", "add", f"br{number}", "type", "bridge")
+    names = [f"br{number}" for number in range(100)]
+    for name in names:
+        ip("link", "add", name, "type", "bridge")
+    # Before anything else asks for all interfaces.
+    await until(lambda: all(map(world.inventory._links.by_name, names)))
+    assert "News of interfaces were lost" in caplog.text
     add_tap()
     await start_vm(world)
-    await until(lambda: world.inventory._links.by_name("br99"))
-    assert "News of interfaces were lost" in caplog.text
     assert alias() == ALIAS
     ip("link", "set", TAP, "alias", "")
     await until(lambda: alias() == ALIAS)
