@@ -66,6 +66,8 @@ VNET_INLINE void vnet_map_ipv4(__u8 *to, const __u8 *address)
 	__builtin_memcpy(to + 12, address, 4);
 }
 
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words of frames are swapped");
+
 /* In network order, from the frame itself; the result in host order. */
 VNET_INLINE __u16 vnet_peek16(const __u8 *from)
 {

@@ -446,16 +446,17 @@ VNET_INLINE int vnet_conn_is_steady(const struct vnet_conn *conn, const struct v
 VNET_INLINE __u32 vnet_track(struct vnet_ctx *ctx, const struct vnet_port *port,
 			     struct vnet_packet *p, __u8 direction)
 {
-	__u32 generation = vnet_policy_generation(*(const volatile __u64 *)&port->policy);
+	__u64 word = *(const volatile __u64 *)&port->policy;
 	struct vnet_conn_key key;
 	struct vnet_conn *conn;
 	__u64 now;
 
-	if (p->fragment || vnet_is_icmp(p) || vnet_is_group(p))
+	if (!vnet_policy_id(word) || p->fragment || vnet_is_icmp(p) || vnet_is_group(p))
 		return vnet_track_changes(ctx, p, port->local_id, direction);
 	vnet_conn_key_of(&key, p, direction);
 	conn = vnet_conn_find(ctx, port->local_id, &key);
-	if (!conn || conn->generation != generation || !vnet_conn_is_steady(conn, p, direction))
+	if (!conn || conn->generation != vnet_policy_generation(word) ||
+	    !vnet_conn_is_steady(conn, p, direction))
 		return vnet_track_changes(ctx, p, port->local_id, direction);
 	now = vnet_now(ctx);
 	if (conn->expires_ns <= now)
