@@ -41,6 +41,9 @@ class Process:
         """Sends a signal, or does nothing when the process has ended."""
         if self.alive:
             os.kill(self.pid, number)
+            if number in (signal.SIGCONT, signal.SIGKILL):
+                # nsenter stopped with what it runs, and would not see its end.
+                self._popen.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         """SIGKILL; returns when the process is gone."""
