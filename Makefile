@@ -40,7 +40,7 @@ fuzz: setup ## every fuzz target for FUZZ_SECONDS (10)
 bench-%: setup-bench root
 	PYTHONPATH=. $(PYTHON) tests/bench/bench_$(subst -,_,$*).py
 
-bench-hook: ## what the libvirt hook costs a VM's start (QUICK=1: fewer rounds)
+bench-hook: ## what the libvirt hook costs, a call and a VM's start (QUICK=1: fewer rounds)
 
 bench-datapath: ## two namespaces through each peer in turn, side by side
 
