@@ -15,6 +15,7 @@ from .api import Api
 
 BIN = pathlib.Path(sys.prefix) / "bin"
 HOOK = pathlib.Path(__file__).resolve().parents[2] / "etc/libvirt/hooks/qemu.d/vnet"
+HOOK_COMMAND = ["/usr/bin/python3", "-I", "-S", str(HOOK)]
 CONTROLLER_PORT = 7470
 AGENT_PORT = 7471
 UPLINK = "uplink0"
@@ -106,7 +107,7 @@ class Cloud:
         """The controller, and an agent with its hook on every host."""
         self.start_controller()
         for host in self.lab.hosts:
-            host.install_hook(["/usr/bin/python3", "-I", "-S", str(HOOK)])
+            host.install_hook(HOOK_COMMAND)
             self.configure_agent(host)
         for host in self.lab.hosts:
             self.start_agent(host)

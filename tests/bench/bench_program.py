@@ -74,7 +74,10 @@ def make_cases(quick: bool) -> list[Case]:
 
 @contextlib.contextmanager
 def make_datapath() -> Iterator[tuple[EbpfDriver, int]]:
-    """The driver with two ports of 100 rules each, and the ifindex of the VM's tap."""
+    """The driver with the VM's port of 100 rules, and the ifindex of its tap.
+
+    The peer is behind an uplink: were it a port here, the VM's program would judge for it, too.
+    """
     # Only the bench's own frames are there.
     pathlib.Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
     for guest in GUESTS:
@@ -86,20 +89,20 @@ def make_datapath() -> Iterator[tuple[EbpfDriver, int]]:
     driver = EbpfDriver(pin_dir=str(sandbox.BPFFS / "vnet"), max_ports=16)
     driver.open()
     try:
-        for guest in GUESTS:
-            driver.set_port(
-                guest.uuid,
-                instance=guest.uuid,
-                mac=guest.mac,
-                addresses=(guest.address,),
-                network=0,
-                bridged=False,
-                role=Role.ACTIVE,
-                generation=1,
-                quota=QUOTA,
-            )
-            driver.set_policy(guest.uuid, Policy(rules=make_rules()))
-            driver.attach(guest.uuid, socket.if_nametoindex(guest.tap))
+        driver.set_port(
+            VM.uuid,
+            instance=VM.uuid,
+            mac=VM.mac,
+            addresses=(VM.address,),
+            network=0,
+            bridged=False,
+            role=Role.ACTIVE,
+            generation=1,
+            quota=QUOTA,
+        )
+        driver.set_policy(VM.uuid, Policy(rules=make_rules()))
+        driver.attach(VM.uuid, socket.if_nametoindex(VM.tap))
+        driver.attach_uplink(socket.if_nametoindex(PEER.tap), network=0)
         yield driver, socket.if_nametoindex(VM.tap)
     finally:
         driver.destroy()

@@ -1,10 +1,12 @@
 """What a host is: files, names and networks of its own, and no way out of the lab."""
 
 import pathlib
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from devstack.lab import CONTROLLER_ADDRESS, Guest, Host, Lab, LabError, Peer, wait_until
@@ -65,6 +67,24 @@ def test_processes_are_logged_and_end_by_pid(host_a: Host) -> None:
     stubborn = host_a.spawn(["sh", "-c", "trap '' TERM; echo ready; sleep 1000"], name="stubborn")
     wait_until(lambda: stubborn.tail() == "ready", "it logs nothing")
     assert stubborn.stop(timeout=0.2) == -9
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("number", [signal.SIGCONT, signal.SIGKILL])
+def test_a_stopped_process_goes_on_or_is_killed(host_a: Host, number: signal.Signals) -> None:
+    """What enters the host for it stops as well."""
+    sleeper = host_a.spawn(["sleep", "600"], name="sleeper")
+    entry = psutil.Process(sleeper.pid).parent()
+    assert entry is not None
+    sleeper.signal(signal.SIGSTOP)
+    wait_until(lambda: entry.status() == psutil.STATUS_STOPPED, "the entry does not stop")
+    sleeper.signal(number)
+    wait_until(
+        lambda: not sleeper.alive or entry.status() != psutil.STATUS_STOPPED,
+        "the entry stays stopped",
+    )
+    sleeper.kill()
+    assert not sleeper.alive
 
 
 def test_page_of_the_controller_is_reachable_from_the_machine(lab: Lab) -> None:

@@ -83,8 +83,8 @@ class Scene:
 class SlowMigration(threading.Thread):
     """A live migration in the background that stays in pre-copy until `speed_up`.
 
-    That should not be long: on a busy machine, a minute of pre-copy under TCG now and then ends with
-    a panic of the guest's kernel at the destination.
+    That should not be long: on a busy machine, a minute of pre-copy under TCG now and then ends
+    with a panic of the guest's kernel at the destination.
     """
 
     def __init__(self, guest: Guest, destination: Host) -> None:
