@@ -250,6 +250,27 @@ HOOK: list[cfg.Opt] = [
     ),
 ]
 
+CAPTURE: list[cfg.Opt] = [
+    cfg.IntOpt(
+        "ring_size",
+        default=1 << 20,
+        min=1 << 18,
+        max=1 << 26,
+        help="Bytes of the ring between the kernel and the agent, which is there while `vnetctl "
+        "capture` runs; rounded up to a power of two. A larger one outlasts longer pauses of the "
+        "reader.",
+    ),
+    cfg.IntOpt(
+        "rate",
+        default=5000,
+        min=1,
+        max=1000000,
+        help="Most frames a second that are captured of one port, so that a capture cannot burden "
+        "the datapath. Frames beyond it are counted as lost to the capture, and pass or are "
+        "dropped as ever.",
+    ),
+]
+
 GROUPS: Sequence[tuple[str, list[cfg.Opt]]] = (
     ("libvirt", LIBVIRT),
     ("datapath", DATAPATH),
@@ -258,6 +279,7 @@ GROUPS: Sequence[tuple[str, list[cfg.Opt]]] = (
     ("controller", CONTROLLER),
     ("events", EVENTS),
     ("hook", HOOK),
+    ("capture", CAPTURE),
 )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import web
 
 from vnet_agent.api import (
+    capture,
     connections,
     events,
     flows,
@@ -31,7 +32,7 @@ LOG = logging.getLogger(__name__)
 
 #: A hook's domain XML (2 MiB at most), escaped, is the longest body that is read as a whole.
 MAX_BODY = 13 << 20
-_ROOMS = (status, ports, connections, flows, trace, rules, events, migrations, hook)
+_ROOMS = (status, ports, connections, flows, trace, capture, rules, events, migrations, hook)
 
 
 def make_application(services: Services) -> web.Application:
@@ -41,6 +42,7 @@ def make_application(services: Services) -> web.Application:
     late: set[asyncio.Task[None]] = set()
     application[events.STREAMS] = streams
     application[hook.LATE] = late
+    application[capture.RUNNING] = capture.Running()
     for room in _ROOMS:
         application.add_routes(room.ROUTES)
     application.on_shutdown.append(_end_streams)

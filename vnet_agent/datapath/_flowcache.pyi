@@ -102,7 +102,7 @@ class Datapath:
         caller's to close, that is readable while there are some. OSError EBUSY: there is one."""
 
     def capture_read(self) -> bytes:
-        """Structs `capture_record`, each with its frame's bytes behind it; b"" when none is left."""
+        """Structs `capture_record`, each with its frame's bytes behind it; b"" for none."""
 
     def capture_get(self, local_id: int, /) -> bytes:
         """The port's struct `capture` with its counters; OSError ENOENT when it has none."""

@@ -6,7 +6,7 @@ which no half-made port can be seen.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ParamSpec, TypeVar
 
 from vnet_agent.datapath import _flowcache as c
@@ -22,8 +22,10 @@ from vnet_agent.datapath.base import (
     PortEntry,
     Run,
 )
+from vnet_agent.datapath.captured import Capture, CaptureRequest
 from vnet_agent.datapath.policies import PolicyTable
 from vnet_agent.datapath.records import decode_records
+from vnet_agent.datapath.ring import RingCapture, clear_leftovers
 from vnet_agent.datapath.topology import Topology
 from vnet_agent.exceptions import DatapathError, RecordError, StaleGeneration, UnknownPort
 from vnet_agent.model.policy import Policy
@@ -64,6 +66,7 @@ class FlowcacheDriver(Driver):
 
     def _adopt(self, handle: c.Datapath) -> None:
         self._handle = handle
+        clear_leftovers(handle)
         self._policies = PolicyTable(handle)
         self._ids = {
             layout.unpack_uuid(layout.raw("port", "port", data)): layout.number(
@@ -293,6 +296,11 @@ class FlowcacheDriver(Driver):
             network=self._topology.network_of(ifindex) if name is None else None,
         )
 
+    def capture(self, ports: Sequence[str], request: CaptureRequest, *, size: int) -> Capture:
+        with self._lock:
+            ids = {self._id(port): self._key(port) for port in ports}
+            return RingCapture(self._c, self._lock, ids, request, size=size)
+
     def flush(self, port: str, *, generation: int) -> int:
         with self._lock:
             self._check_owner(port, generation)
@@ -350,6 +358,8 @@ class FlowcacheDriver(Driver):
         self, data: bytes, wanted: dict[str, int], addresses: list[bytes], instance_id: bytes
     ) -> None:
         local_id = layout.number("port", "local_id", data)
+        kept = layout.number("port", "flags", data) & c.PORT_CAPTURED
+        wanted = {**wanted, "flags": wanted["flags"] | kept}
         changed = layout.pack(
             "port",
             local_id=local_id,
