@@ -1,4 +1,4 @@
-"""Captures of the datapath: which frames come, what is lost, and what is left of one afterwards."""
+"""Captures of the datapath: which frames come, what is lost, and what one leaves behind."""
 
 import select
 import time
@@ -90,6 +90,50 @@ def test_core_and_twin_agree(wanted, size, sequence, times):
     counts = CaptureCounts(matched=twin.matched, over=twin.over, full=twin.full)
     assert running.counts() == {b.PORT: counts}
     running.close()
+
+
+def test_a_second_has_as_many_frames_as_the_rate():
+    bench = b.Bench()
+    running = capture(bench, CaptureRequest(rate=20))
+    for _ in range(10):
+        bench.tcp_in(1, 80, f.SYN)
+    assert len(running.read()) == 6  # a quarter of a second's, and one
+    seen = 0
+    for _ in range(1000):
+        bench.sleep(0.01)
+        bench.tcp_in(1, 80, f.SYN)
+        seen += len(running.read())
+    assert 199 <= seen <= 201
+    counts = running.counts()[b.PORT]
+    assert (counts.matched, counts.over, counts.full) == (1010, 1004 - seen, 0)
+
+
+UDP = f.udp(1, 53)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        f.ipv6(b.PEER6, b.VM6, 17, UDP),
+        f.ipv6(b.PEER6, b.VM6, 60, bytes([17, 1]) + bytes(14) + UDP),
+        f.ipv6(b.PEER6, b.VM6, 51, bytes([60, 4]) + bytes(22) + bytes([17, 0]) + bytes(6) + UDP),
+        f.ipv6(b.PEER6, b.VM6, 44, f.fragment6(17, 1, 0, True, UDP)),
+        f.ipv6(b.PEER6, b.VM6, 44, f.fragment6(60, 1, 0, True, bytes([17, 0]) + bytes(6) + UDP)),
+        f.ipv6(b.PEER6, b.VM6, 44, f.fragment6(17, 1, 9, False, b"\0" * 8)),
+        f.ipv6(b.PEER6, b.VM6, 0, (bytes([0, 0]) + bytes(6)) * 5 + bytes([17, 0]) + bytes(6)),
+    ],
+    ids=["plain", "options", "authentication", "first", "first-options", "later", "six"],
+)
+def test_a_protocol_is_found_behind_extension_headers(packet):
+    bench = b.Bench()
+    running = capture(bench, CaptureRequest(protocol="udp", remote=b.PEER6))
+    bench.into(packet)
+    bench.into(packet[:54])
+    assert [frame.data[14:] for frame in running.read()][:1] == [packet]
+    running.close()
+    running = capture(bench, CaptureRequest(protocol="tcp"))
+    bench.into(packet)
+    assert running.read() == []
 
 
 def test_verdicts_are_those_of_a_trace():
