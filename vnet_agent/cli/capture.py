@@ -125,15 +125,19 @@ def _copy(client: Client, name: str | None, query: dict[str, Any]) -> BlockReade
     Raises _ReaderGone, Refused, AgentDown.
     """
     reader = BlockReader()
-    with client.stream("capture", **query) as response, _open_output(name) as output:
-        ending = _Ending(client, response.headers.get("Vnet-Capture", ""), output)
-        with ending.on_signals():
-            while piece := response.read1(1 << 16):
-                try:
-                    blocks = reader.feed(piece)
-                except NoBlocks as error:
-                    raise Refused(detail=f"The agent sent what is no capture: {error}") from None
-                _write(output, blocks)
+    ending = _Ending(client)
+    with (
+        ending.on_signals(),
+        client.stream("capture", **query) as response,
+        _open_output(name) as output,
+    ):
+        ending.begin(response.headers.get("Vnet-Capture", ""), output)
+        while piece := response.read1(1 << 16):
+            try:
+                blocks = reader.feed(piece)
+            except NoBlocks as error:
+                raise Refused(detail=f"The agent sent what is no capture: {error}") from None
+            _write(output, blocks)
     if not reader.is_ended:
         raise Refused(detail="The agent broke the capture off; its log says why")
     return reader
@@ -151,22 +155,29 @@ def _write(output: BinaryIO, data: bytes) -> None:
 
 
 class _Ending:
-    """Asks the agent, once, to bring the capture to its end; the stream goes on until then."""
+    """Asks the agent to bring the capture to its end; the stream goes on until then."""
 
-    def __init__(self, client: Client, name: str, output: BinaryIO) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
+        self._is_wanted = False
+        #: None before the agent has named it.
+        self._name: str | None = None
+
+    def begin(self, name: str, output: BinaryIO) -> None:
+        """The capture runs; an end that was wanted before is asked for now."""
         self._name = name
-        self._is_asked = False
+        if self._is_wanted:
+            self._ask()
         # Between two frames nobody writes, and only this tells that the reader has gone.
         threading.Thread(target=self._watch, args=(output.fileno(),), daemon=True).start()
 
     @contextlib.contextmanager
     def on_signals(self) -> Iterator[None]:
         """The second signal ends vnetctl as usual."""
-        signals = (signal.SIGINT, signal.SIGTERM)
         if threading.current_thread() is not threading.main_thread():
             yield
             return
+        signals = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self._on_signal) for number in signals}
         try:
             yield
@@ -176,7 +187,9 @@ class _Ending:
 
     def _on_signal(self, number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
-        threading.Thread(target=self._ask, daemon=True).start()
+        self._is_wanted = True
+        if self._name is not None:
+            threading.Thread(target=self._ask, daemon=True).start()
 
     def _watch(self, fd: int) -> None:
         poll = select.poll()
@@ -185,8 +198,5 @@ class _Ending:
             self._ask()
 
     def _ask(self) -> None:
-        if self._is_asked:
-            return
-        self._is_asked = True
-        with contextlib.suppress(VnetError):  # then the stream has ended, or will with the agent
-            self._client.delete("capture", self._name)
+        with contextlib.suppress(VnetError):  # then it has ended, or will with the agent
+            self._client.delete("capture", self._name or "")
