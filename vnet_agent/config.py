@@ -271,6 +271,17 @@ CAPTURE: list[cfg.Opt] = [
     ),
 ]
 
+METRICS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "listen",
+        default="",
+        regex=r"^$|^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$",
+        help="Address and port, such as 10.0.0.1:9471 or [::1]:9471, on which GET /metrics "
+        "answers Prometheus besides the local API's socket. Whoever reaches it reads the names "
+        "of ports and instances, and no more. Empty: nowhere.",
+    ),
+]
+
 GROUPS: Sequence[tuple[str, list[cfg.Opt]]] = (
     ("libvirt", LIBVIRT),
     ("datapath", DATAPATH),
@@ -280,6 +291,7 @@ GROUPS: Sequence[tuple[str, list[cfg.Opt]]] = (
     ("events", EVENTS),
     ("hook", HOOK),
     ("capture", CAPTURE),
+    ("metrics", METRICS),
 )
 
 

@@ -78,6 +78,10 @@ class SocketError(VnetError):
     template = "Local API on %(path)s: %(detail)s"
 
 
+class MetricsError(VnetError):
+    template = "Metrics on %(listen)s ([metrics] listen): %(detail)s"
+
+
 class UnknownEvent(VnetError):
     template = "%(event)s is no event of this host's journal; leave `after` out to begin anew"
 

@@ -60,8 +60,8 @@ int vnet_kernel_fragment_get(const struct vnet_kernel *kernel, __u32 local_id,
 int vnet_kernel_import(struct vnet_kernel *kernel, struct vnet_datapath *mirror, __u32 local_id,
 		       const struct vnet_conn_record *records, size_t count, __u64 now,
 		       struct vnet_import *import);
-/* How many were removed, or a negative errno. */
-long long vnet_kernel_expire(int fd, __u64 before);
+/* How many were removed, or a negative errno; `left` is how many entries stay. */
+long long vnet_kernel_expire(int fd, __u64 before, __u64 *left);
 
 /*
  * Frames that are captured go to a ring of at least `size` bytes from now on; -EBUSY when there is

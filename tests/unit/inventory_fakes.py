@@ -145,6 +145,9 @@ class FakeDriver(Driver):
     def trace(self, port: str, frame: bytes, *, egress: bool) -> Run:
         raise NotImplementedError
 
+    def all_counters(self):
+        raise NotImplementedError
+
     def capture(self, ports, request, *, size):
         raise NotImplementedError
 

@@ -80,8 +80,8 @@ class Datapath:
     def count(self, local_id: int, /) -> int:
         """How many connections there are that have not expired."""
 
-    def expire(self, local_id: int, before: int, /) -> int:
-        """Remove what expires up to `before` (ns of `now`); returns how many."""
+    def expire(self, local_id: int, before: int, /) -> tuple[int, int]:
+        """Remove what expires up to `before` (ns of `now`): how many, and how many stay."""
 
     def flows(
         self, local_id: int, position: int, skip: int, room: int, match: bytes, /

@@ -216,6 +216,13 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def counters(self, port: str) -> PortCounters: ...
 
+    @abc.abstractmethod
+    def all_counters(self) -> dict[str, PortCounters]:
+        """Of every port; `connections` are the entries that the last `collect` left.
+
+        So it costs the same however many connections there are.
+        """
+
     # -- policy
 
     @abc.abstractmethod
