@@ -14,6 +14,7 @@ from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
 from vnet_agent.datapath.captured import CaptureRequest
 from vnet_agent.datapath.ebpf import EbpfDriver
+from vnet_agent.model.policy import DENY_ALL
 
 
 def udp(number: int, *, source: str = VM4, mac: str = VM, payload: bytes = b"") -> bytes:
@@ -59,6 +60,27 @@ def test_capture_names_the_vm_and_the_verdict(bpffs: str) -> None:
     assert found == [["10.0.0.77"]]
     assert world.is_quiet()
     world.stop()
+
+
+@private
+def test_capture_tells_what_the_receiver_refuses(bpffs: str) -> None:
+    """The sender's program judges for both ports here; each has a frame of its own to show."""
+    taps = Taps(bpffs)
+    taps.driver.set_policy(B, DENY_ALL)
+    running = taps.driver.capture([A, B], CaptureRequest(), size=1 << 18)
+    taps.a.send(udp(1))
+    assert taps.b.drain() == []
+    seen = [(x.port, x.egress, x.verdict, x.reason, x.data) for x in running.read()]
+    assert seen == [
+        (A, True, "forward", None, udp(1)),
+        (B, False, "drop", "policy", udp(1)),
+    ]
+    running.close()
+    running = taps.driver.capture([B], CaptureRequest(drops_only=True), size=1 << 18)
+    taps.a.send(udp(2))
+    assert [frame.data for frame in running.read()] == [udp(2)]
+    running.close()
+    taps.driver.destroy()
 
 
 @private
