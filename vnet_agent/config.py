@@ -250,6 +250,38 @@ HOOK: list[cfg.Opt] = [
     ),
 ]
 
+CAPTURE: list[cfg.Opt] = [
+    cfg.IntOpt(
+        "ring_size",
+        default=1 << 20,
+        min=1 << 18,
+        max=1 << 26,
+        help="Bytes of the ring between the kernel and the agent, which is there while `vnetctl "
+        "capture` runs; rounded up to a power of two. A larger one outlasts longer pauses of the "
+        "reader.",
+    ),
+    cfg.IntOpt(
+        "rate",
+        default=5000,
+        min=1,
+        max=1000000,
+        help="Most frames a second that are captured of one port, so that a capture cannot burden "
+        "the datapath. Frames beyond it are counted as lost to the capture, and pass or are "
+        "dropped as ever.",
+    ),
+]
+
+METRICS: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "listen",
+        default="",
+        regex=r"^$|^(\[[0-9A-Fa-f:.]+\]|[0-9.]+):[0-9]{1,5}$",
+        help="Address and port, such as 10.0.0.1:9471 or [::1]:9471, on which GET /metrics "
+        "answers Prometheus besides the local API's socket. Whoever reaches it reads the names "
+        "of ports and instances, and no more. Empty: nowhere.",
+    ),
+]
+
 GROUPS: Sequence[tuple[str, list[cfg.Opt]]] = (
     ("libvirt", LIBVIRT),
     ("datapath", DATAPATH),
@@ -258,6 +290,8 @@ GROUPS: Sequence[tuple[str, list[cfg.Opt]]] = (
     ("controller", CONTROLLER),
     ("events", EVENTS),
     ("hook", HOOK),
+    ("capture", CAPTURE),
+    ("metrics", METRICS),
 )
 
 

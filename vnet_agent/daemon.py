@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from oslo_config import cfg
 
 from vnet_agent import state_dir, systemd
+from vnet_agent.api.metrics import MetricsServer
 from vnet_agent.api.server import LocalApi
 from vnet_agent.api.services import Services
 from vnet_agent.bus import Bus
@@ -93,6 +94,7 @@ class Daemon:
                 status=self.status,
             )
         )
+        self.metrics = MetricsServer(self.api.exporter, conf.metrics.listen)
 
     async def run(self) -> None:
         """Raises VnetError when the agent cannot start."""
@@ -116,7 +118,8 @@ class Daemon:
         await self._start_part(stack, self.inventory)
         self.policy.on_change = self.inventory.apply_policy
         # Migrations and events of what is there already come before libvirt's news of it.
-        parts: list[Part] = [self.migrations, self.translator, self.deliveries, self.api]
+        parts: list[Part] = [self.migrations, self.translator, self.deliveries]
+        parts += (self.api, self.metrics)
         if self.controller is not None:
             parts.insert(0, self.controller)
         for part in (*parts, self.resync, self.virt):

@@ -51,6 +51,10 @@ class FilterError(VnetError):
     """A filter, cursor or packet that somebody asked for and that means nothing."""
 
 
+class CaptureBusy(VnetError):
+    template = "Another capture is running on this host, and there is one at a time; wait for it"
+
+
 class UnknownGroup(VnetError):
     template = "There is no %(what)s in force; `vnetctl rule list` shows those there are"
 
@@ -72,6 +76,10 @@ class JournalError(VnetError):
 
 class SocketError(VnetError):
     template = "Local API on %(path)s: %(detail)s"
+
+
+class MetricsError(VnetError):
+    template = "Metrics on %(listen)s ([metrics] listen): %(detail)s"
 
 
 class UnknownEvent(VnetError):

@@ -232,4 +232,6 @@ VNET_INLINE void vnet_conn_sweep(struct __sk_buff *skb, __u32 local_id, __u64 no
 		bpf_for_each_map_elem(table, vnet_sweep_entry, &sweep, 0);
 }
 
+#include "capture_env.h"
+
 #endif

@@ -6,6 +6,7 @@
 #ifndef VNET_MAPS_H
 #define VNET_MAPS_H
 
+#include "capture_abi.h"
 #include "conn.h"
 
 struct {
@@ -121,5 +122,26 @@ struct {
 	__type(key, __u32);
 	__array(values, struct vnet_fragment_table);
 } vnet_fragments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct vnet_capture);
+} vnet_captures SEC(".maps");
+
+/* In it while somebody captures: a ring of any size, and no memory otherwise. */
+struct vnet_capture_ring {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct vnet_capture_ring);
+} vnet_rings SEC(".maps");
 
 #endif

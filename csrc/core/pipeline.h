@@ -6,6 +6,7 @@
 #ifndef VNET_PIPELINE_H
 #define VNET_PIPELINE_H
 
+#include "capture.h"
 #include "track.h"
 
 struct vnet_verdict {
@@ -195,10 +196,14 @@ VNET_INLINE __u32 vnet_from_port(struct vnet_ctx *ctx, struct vnet_packet *p,
 	counters = vnet_counters(ctx, port->local_id);
 	if (action == VNET_DROP) {
 		vnet_count_drop(counters, verdict->reason);
-	} else if (counters) {
+		vnet_capture(ctx, port, VNET_EGRESS, VNET_DROP, verdict->reason);
+		return VNET_DROP;
+	}
+	if (counters) {
 		counters->tx_frames++;
 		counters->tx_bytes += vnet_length(ctx);
 	}
+	vnet_capture(ctx, port, VNET_EGRESS, action, VNET_REASON_NONE);
 	return action;
 }
 
@@ -208,12 +213,14 @@ VNET_INLINE __u32 vnet_receive(struct vnet_ctx *ctx, const struct vnet_port *por
 
 	if (reason) {
 		vnet_count_drop(counters, reason);
+		vnet_capture(ctx, port, VNET_INGRESS, VNET_DROP, reason);
 		return VNET_DROP;
 	}
 	if (counters) {
 		counters->rx_frames++;
 		counters->rx_bytes += vnet_length(ctx);
 	}
+	vnet_capture(ctx, port, VNET_INGRESS, VNET_PASS, VNET_REASON_NONE);
 	return VNET_PASS;
 }
 

@@ -55,6 +55,7 @@ static int place_maps(struct vnet_kernel *kernel)
 		{kernel->skeleton->maps.vnet_fragments, kernel->max_ports},
 		{kernel->skeleton->maps.vnet_fdb, kernel->max_ports * 2},
 		{kernel->skeleton->maps.vnet_members, kernel->max_ports * 2},
+		{kernel->skeleton->maps.vnet_captures, kernel->max_ports},
 	};
 	char path[VNET_PIN_PATH];
 	struct bpf_map *map;
@@ -204,6 +205,7 @@ void vnet_kernel_close(struct vnet_kernel *kernel)
 		if (kernel->conns[i] >= 0)
 			close(kernel->conns[i]);
 	free(kernel->conns);
+	vnet_kernel_capture_close(kernel);
 	if (kernel->ports)
 		munmap(kernel->ports, kernel->ports_size);
 	vnet_bpf__destroy(kernel->skeleton);

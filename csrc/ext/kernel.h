@@ -60,8 +60,21 @@ int vnet_kernel_fragment_get(const struct vnet_kernel *kernel, __u32 local_id,
 int vnet_kernel_import(struct vnet_kernel *kernel, struct vnet_datapath *mirror, __u32 local_id,
 		       const struct vnet_conn_record *records, size_t count, __u64 now,
 		       struct vnet_import *import);
-/* How many were removed, or a negative errno. */
-long long vnet_kernel_expire(int fd, __u64 before);
+/* How many were removed, or a negative errno; `left` is how many entries stay. */
+long long vnet_kernel_expire(int fd, __u64 before, __u64 *left);
+
+/*
+ * Frames that are captured go to a ring of at least `size` bytes from now on; -EBUSY when there is
+ * one already. Returns a descriptor, the ring's own, that is readable while there are records.
+ */
+int vnet_kernel_capture_open(struct vnet_kernel *kernel, __u32 size);
+int vnet_kernel_is_capturing(const struct vnet_kernel *kernel);
+/* As many whole records as fit into `room`, which is at least one: see VNET_CAPTURE_ROOM. */
+size_t vnet_kernel_capture_read(struct vnet_kernel *kernel, void *to, size_t room);
+int vnet_kernel_capture_get(struct vnet_kernel *kernel, __u32 local_id,
+			    struct vnet_capture *capture);
+/* Also takes a ring away that an agent left when it died. */
+void vnet_kernel_capture_close(struct vnet_kernel *kernel);
 
 int vnet_kernel_attach(struct vnet_kernel *kernel, __u32 ifindex, int uplink);
 int vnet_kernel_detach(struct vnet_kernel *kernel, __u32 ifindex, int uplink);

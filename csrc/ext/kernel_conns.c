@@ -161,18 +161,21 @@ static int remove_expired(int fd, const struct vnet_conn_key *key, __u64 before)
 	return bpf_map_delete_elem(fd, key) == 0;
 }
 
-long long vnet_kernel_expire(int fd, __u64 before)
+long long vnet_kernel_expire(int fd, __u64 before, __u64 *left)
 {
 	struct batch *batch = malloc(sizeof(*batch));
 	long long position = 0, removed = 0;
 	int error = batch ? 0 : -ENOMEM;
 
+	*left = 0;
 	while (!error && position >= 0) {
 		error = read_batch(fd, &position, VNET_KERNEL_BATCH, batch);
+		*left += error ? 0 : batch->count;
 		for (__u32 i = 0; !error && i < batch->count; i++)
 			if (batch->conn[i].expires_ns <= before)
 				removed += remove_expired(fd, &batch->key[i], before);
 	}
+	*left -= (__u64)removed;
 	free(batch);
 	return error ? error : removed;
 }
@@ -189,6 +192,8 @@ struct import {
 static int put_one(struct import *import, const struct vnet_conn_key *key,
 		   const struct vnet_conn *conn)
 {
+	__u64 left;
+
 	for (int i = 0; i < RETRIES; i++) {
 		if (bpf_map_update_elem(import->fd, key, conn, BPF_ANY) == 0) {
 			import->result->moved++;
@@ -196,7 +201,7 @@ static int put_one(struct import *import, const struct vnet_conn_key *key,
 		}
 		if (errno == E2BIG && !import->swept) {
 			import->swept = 1;
-			vnet_kernel_expire(import->fd, import->now);
+			vnet_kernel_expire(import->fd, import->now, &left);
 		} else if (errno == E2BIG) {
 			import->result->refused_quota++;
 			return 0;

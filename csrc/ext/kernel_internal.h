@@ -15,6 +15,7 @@ struct vnet_kernel {
 	size_t ports_size;
 	int *conns; /* connection table by local id, -1: none */
 	int lock;   /* on the directory of pins, -1: none */
+	struct vnet_kernel_ring *ring; /* of captured frames; NULL while nobody captures */
 	char directory[PATH_MAX];
 };
 

@@ -64,6 +64,11 @@ static const struct {
 	FIELD(packet, source_port), FIELD(packet, destination_port), FIELD(packet, family),
 	FIELD(packet, proto), FIELD(packet, fragment), FIELD(packet, tcp_flags),
 	FIELD(packet, type), FIELD(packet, code), FIELD(packet, hops),
+	SIZE(capture), FIELD(capture, matched), FIELD(capture, over), FIELD(capture, full),
+	FIELD(capture, interval_ns), FIELD(capture, burst_ns), FIELD(capture, snap),
+	FIELD(capture, directions), FIELD(capture, drops_only), FIELD(capture, proto),
+	FIELD(capture, family), FIELD(capture, remote), FIELD(capture, mask),
+	SIZE(capture_record), FIELD(capture_record, reason),
 #undef FIELD
 #undef SIZE
 };
@@ -156,6 +161,8 @@ static int add_constants(PyObject *module)
 		{"POLICY_KEEP", VNET_POLICY_KEEP},
 		{"PORT_BRIDGED", VNET_PORT_BRIDGED},
 		{"PORT_ADDRESSES", VNET_PORT_ADDRESSES},
+		{"PORT_CAPTURED", VNET_PORT_CAPTURED},
+		{"CAPTURE_SNAP", VNET_CAPTURE_SNAP},
 		{"IFACE_PORT", VNET_IFACE_PORT},
 		{"IFACE_UPLINK", VNET_IFACE_UPLINK},
 		{"CONN_EGRESS", VNET_CONN_EGRESS},

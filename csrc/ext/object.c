@@ -230,6 +230,10 @@ static PyMethodDef shared_methods[] = {
 	METHOD("expire", vnet_object_expire, METH_VARARGS),
 	METHOD("flows", vnet_object_flows, METH_VARARGS),
 	METHOD("trace", vnet_object_trace, METH_VARARGS),
+	METHOD("capture_open", vnet_object_capture_open, METH_VARARGS),
+	METHOD("capture_read", vnet_object_capture_read, METH_NOARGS),
+	METHOD("capture_get", vnet_object_capture_get, METH_VARARGS),
+	METHOD("capture_close", vnet_object_capture_close, METH_NOARGS),
 	METHOD("now", object_now, METH_NOARGS),
 	{NULL, NULL, 0, NULL},
 };

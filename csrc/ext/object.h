@@ -37,7 +37,8 @@ void vnet_object_unlock(struct vnet_object *self);
 PyObject *vnet_raise_errno(const char *operation, int error);
 __u64 vnet_object_now(const struct vnet_object *self);
 
-/* Methods, by the file they are in: object_tables.c, object_conns.c, object_sight.c. */
+/* Methods, by the file they are in: object_tables.c, object_conns.c, object_sight.c,
+ * object_capture.c. */
 PyObject *vnet_object_conns_create(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_conns_delete(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_export(struct vnet_object *self, PyObject *args);
@@ -48,6 +49,10 @@ PyObject *vnet_object_table_put(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_table_remove(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_table_get(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_table_items(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_capture_open(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_capture_read(struct vnet_object *self, PyObject *unused);
+PyObject *vnet_object_capture_get(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_capture_close(struct vnet_object *self, PyObject *unused);
 PyObject *vnet_object_flows(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_trace(struct vnet_object *self, PyObject *args);
 

@@ -212,13 +212,13 @@ PyObject *vnet_object_count(struct vnet_object *self, PyObject *args)
 	return error ? vnet_raise_errno("count", error) : PyLong_FromSize_t(dump.count);
 }
 
-/* Removes what has expired at `before`; ~0 is everything. */
+/* Removes what has expired at `before`; ~0 is everything. How many, and how many entries stay. */
 PyObject *vnet_object_expire(struct vnet_object *self, PyObject *args)
 {
 	unsigned long long before;
 	unsigned int local_id;
 	long long removed;
-	__u64 limit;
+	__u64 limit, left = 0;
 
 	if (!PyArg_ParseTuple(args, "IK:expire", &local_id, &before))
 		return NULL;
@@ -232,14 +232,15 @@ PyObject *vnet_object_expire(struct vnet_object *self, PyObject *args)
 		if (fd < 0)
 			return vnet_raise_errno("expire", fd);
 		Py_BEGIN_ALLOW_THREADS;
-		removed = vnet_kernel_expire(fd, limit);
+		removed = vnet_kernel_expire(fd, limit, &left);
 		vnet_kernel_conns_release(fd);
 		Py_END_ALLOW_THREADS;
 	} else {
 		removed = vnet_table_visit(&self->datapath.conns[local_id], is_expired, &limit);
+		left = self->datapath.conns[local_id].count;
 		vnet_object_unlock(self);
 	}
 	if (removed < 0)
 		return vnet_raise_errno("expire", removed);
-	return PyLong_FromLongLong(removed);
+	return Py_BuildValue("(LK)", removed, left);
 }

@@ -23,6 +23,7 @@ static int init_tables(struct vnet_datapath *datapath)
 		[VNET_TABLE_POLICIES] = VNET_MAX_POLICIES,
 		[VNET_TABLE_RULES] = VNET_MAX_RULES,
 		[VNET_TABLE_META] = VNET_META_COUNT,
+		[VNET_TABLE_CAPTURES] = datapath->max_ports,
 	};
 
 	for (int i = 0; i < VNET_TABLE_COUNT; i++)
@@ -60,6 +61,7 @@ void vnet_datapath_free(struct vnet_datapath *datapath)
 	free(datapath->conns);
 	free(datapath->fragments);
 	free(datapath->counters);
+	vnet_ring_free(datapath->ring);
 	memset(datapath, 0, sizeof(*datapath));
 }
 

@@ -6,8 +6,10 @@
 #ifndef VNET_DATAPATH_H
 #define VNET_DATAPATH_H
 
+#include "capture_abi.h"
 #include "conn.h"
 #include "record.h"
+#include "ring.h"
 #include "table.h"
 
 /* The tables that user space reads and writes by number; `ports` is an array. */
@@ -19,7 +21,8 @@
 	X(ADDRESSES, addresses, sizeof(struct vnet_address_key), sizeof(__u32))                    \
 	X(POLICIES, policies, sizeof(__u32), sizeof(struct vnet_policy))                           \
 	X(RULES, rules, sizeof(struct vnet_rule_key), sizeof(struct vnet_rule))                    \
-	X(META, meta, sizeof(__u32), sizeof(__u64))
+	X(META, meta, sizeof(__u32), sizeof(__u64))                                                \
+	X(CAPTURES, captures, sizeof(__u32), sizeof(struct vnet_capture))
 
 enum vnet_table_id {
 #define VNET_TABLE_ENUM(id, name, key, value) VNET_TABLE_##id,
@@ -45,6 +48,7 @@ struct vnet_datapath {
 	struct vnet_table *conns; /* by local id; unused ones have no buckets */
 	struct vnet_table *fragments;
 	struct vnet_counters *counters;
+	struct vnet_ring *ring; /* of captured frames; NULL while nobody captures */
 };
 
 #define VNET_MAX_OUT 64

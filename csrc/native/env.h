@@ -192,6 +192,25 @@ static inline void vnet_count(__u64 *counter, __u64 value)
 	*counter += value;
 }
 
+/* A trace is nobody's frame: it is not captured. */
+static inline struct vnet_capture *vnet_capture_find(struct vnet_ctx *ctx, __u32 local_id)
+{
+	return ctx->trace ? NULL : vnet_table_get(VNET_ENV_TABLE(ctx, CAPTURES), &local_id);
+}
+
+/* 0, or -1 when there is no room. */
+static inline int vnet_capture_write(struct vnet_ctx *ctx, __u32 local_id, __u32 what,
+				     __u32 captured)
+{
+	struct vnet_capture_record record;
+
+	if (!ctx->datapath->ring)
+		return -1;
+	vnet_capture_fill(&record, local_id, what, ctx->length, captured);
+	record.time_ns = ctx->now;
+	return vnet_ring_write(ctx->datapath->ring, &record, ctx->data);
+}
+
 /* Makes room in a full table; see vnet_sweep_one. */
 void vnet_conn_sweep(struct vnet_ctx *ctx, __u32 local_id, __u64 now);
 void vnet_fragment_add(struct vnet_ctx *ctx, __u32 local_id, const struct vnet_fragment_key *key,

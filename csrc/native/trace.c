@@ -11,6 +11,7 @@ static int make_scratch(struct vnet_datapath *scratch, const struct vnet_datapat
 {
 	*scratch = *live;
 	scratch->owns_ports = 0;
+	scratch->ring = NULL;
 	scratch->ports = malloc(live->max_ports * sizeof(*live->ports));
 	scratch->conns = calloc(live->max_ports, sizeof(*live->conns));
 	scratch->fragments = calloc(live->max_ports, sizeof(*live->fragments));

@@ -2,8 +2,9 @@
 /*
  * libFuzzer: a sequence of frames through the pipeline. Input: per frame one byte of hook and
  * pause (bits 0-1: hook, 2-4: seconds, 5: new policy generation), one byte of length, the frame.
+ * Bits 6 and 7 of the first such byte, and the length, choose what is captured meanwhile.
  */
-#include "bench.h"
+#include "capture_bench.h"
 #include "trace.h"
 
 static int find(const struct vnet_table *table, const void *key, void *value)
@@ -46,6 +47,8 @@ int LLVMFuzzerTestOneInput(const __u8 *data, size_t size)
 	__u64 now = 1000000000000ULL;
 
 	bench_init(&datapath);
+	if (size >= 2 && data[0] & 0xc0)
+		capture_begin(&datapath, data[0] >> 6 | (data[1] & 3) << 2);
 	while (size >= 2) {
 		size_t length = data[1] < size - 2 ? data[1] : size - 2;
 		__u8 *frame = malloc(length ? length : 1);
@@ -78,6 +81,8 @@ int LLVMFuzzerTestOneInput(const __u8 *data, size_t size)
 		data += 2 + length;
 		size -= 2 + length;
 	}
+	if (datapath.ring)
+		capture_check(&datapath);
 	vnet_datapath_free(&datapath);
 	return 0;
 }

@@ -145,6 +145,12 @@ class FakeDriver(Driver):
     def trace(self, port: str, frame: bytes, *, egress: bool) -> Run:
         raise NotImplementedError
 
+    def all_counters(self):
+        raise NotImplementedError
+
+    def capture(self, ports, request, *, size):
+        raise NotImplementedError
+
     def flush(self, port: str, *, generation: int) -> int:
         self._note("flush", port)
         return 0

@@ -48,13 +48,13 @@ class Inventory:
 class Agent:
     """`bench` has the datapath; `policy` is the store, and what it holds is in force."""
 
-    def __init__(self, directory, capsys):
+    def __init__(self, directory, capsys, made=None):
         self.capsys = capsys
         self.conf = config.load([], state_dir=str(directory / "state"))
         self.conf.set_override("host", "h1")
         self.socket = str(directory / "agent.sock")
         self.conf.set_override("api_socket", self.socket)
-        self.bench = bench.Bench()
+        self.bench = made or bench.Bench()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()

@@ -19,6 +19,7 @@ _STATUS: tuple[tuple[type[Exception], HTTPStatus], ...] = (
     (exceptions.MigrationError, HTTPStatus.NOT_FOUND),
     (exceptions.UnknownEvent, HTTPStatus.BAD_REQUEST),
     (exceptions.FilterError, HTTPStatus.BAD_REQUEST),
+    (exceptions.CaptureBusy, HTTPStatus.CONFLICT),
     (exceptions.UnknownGroup, HTTPStatus.NOT_FOUND),
     (exceptions.PolicyChanged, HTTPStatus.PRECONDITION_FAILED),
     (exceptions.PolicyOwned, HTTPStatus.CONFLICT),

@@ -13,10 +13,12 @@ from typing import Any
 from aiohttp import web
 
 from vnet_agent.api import (
+    capture,
     connections,
     events,
     flows,
     hook,
+    metrics,
     migrations,
     ports,
     problem,
@@ -26,21 +28,29 @@ from vnet_agent.api import (
 )
 from vnet_agent.api.services import SERVICES, Services
 from vnet_agent.exceptions import SocketError
+from vnet_agent.metrics.exporter import Exporter
 
 LOG = logging.getLogger(__name__)
 
 #: A hook's domain XML (2 MiB at most), escaped, is the longest body that is read as a whole.
 MAX_BODY = 13 << 20
-_ROOMS = (status, ports, connections, flows, trace, rules, events, migrations, hook)
+_ROOMS = (
+    *(status, ports, connections, flows, trace, capture),
+    *(rules, events, migrations, hook, metrics),
+)
 
 
-def make_application(services: Services) -> web.Application:
+def make_application(
+    services: Services, running: capture.Running, exporter: Exporter
+) -> web.Application:
     application = web.Application(middlewares=[problem.explain], client_max_size=MAX_BODY)
     application[SERVICES] = services
     streams: set[asyncio.Task[Any]] = set()
     late: set[asyncio.Task[None]] = set()
     application[events.STREAMS] = streams
     application[hook.LATE] = late
+    application[capture.RUNNING] = running
+    application[metrics.EXPORTER] = exporter
     for room in _ROOMS:
         application.add_routes(room.ROUTES)
     application.on_shutdown.append(_end_streams)
@@ -58,6 +68,9 @@ class LocalApi:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._running = capture.Running()
+        #: For whoever serves the metrics elsewhere too.
+        self.exporter = Exporter(services, lambda: self._running.name is not None)
         self._path = Path(services.conf.api_socket)
         self._runner: web.AppRunner | None = None
         self._inode: int | None = None
@@ -66,7 +79,9 @@ class LocalApi:
         """Raises SocketError: another agent serves there, or the place cannot be used."""
         listener = self._listen()
         self._runner = web.AppRunner(
-            make_application(self._services), access_log=None, shutdown_timeout=2.0
+            make_application(self._services, self._running, self.exporter),
+            access_log=None,
+            shutdown_timeout=2.0,
         )
         await self._runner.setup()
         await web.SockSite(self._runner, listener).start()

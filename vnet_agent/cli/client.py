@@ -79,6 +79,12 @@ class Client:
             while piece := response.read(1 << 16):
                 yield piece
 
+    @contextlib.contextmanager
+    def stream(self, *parts: str, **query: Any) -> Iterator[http.client.HTTPResponse]:
+        """An answer that comes as long as it takes. An OSError within becomes AgentDown."""
+        with self._request("GET", parts, query, timeout=None) as response:
+            yield response
+
     def events(self, **query: Any) -> Iterator[dict[str, Any]]:
         """Events as they come; raises AgentDown when the agent ends the stream."""
         with self._request("GET", ("events", "stream"), query, timeout=None) as response:

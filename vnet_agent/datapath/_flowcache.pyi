@@ -18,6 +18,8 @@ TUPLE_PROTO: int
 POLICY_KEEP: int
 PORT_BRIDGED: int
 PORT_ADDRESSES: int
+PORT_CAPTURED: int
+CAPTURE_SNAP: int
 IFACE_PORT: int
 IFACE_UPLINK: int
 CONN_EGRESS: int
@@ -35,6 +37,7 @@ TABLE_ADDRESSES: int
 TABLE_POLICIES: int
 TABLE_RULES: int
 TABLE_META: int
+TABLE_CAPTURES: int
 
 REASONS: tuple[str, ...]
 STATES: tuple[str, ...]
@@ -77,8 +80,8 @@ class Datapath:
     def count(self, local_id: int, /) -> int:
         """How many connections there are that have not expired."""
 
-    def expire(self, local_id: int, before: int, /) -> int:
-        """Remove what expires up to `before` (ns of `now`); returns how many."""
+    def expire(self, local_id: int, before: int, /) -> tuple[int, int]:
+        """Remove what expires up to `before` (ns of `now`): how many, and how many stay."""
 
     def flows(
         self, local_id: int, position: int, skip: int, room: int, match: bytes, /
@@ -93,6 +96,19 @@ class Datapath:
         interfaces, and of rules in the policy's source); `packet` and `port` are structs; `key` is
         the connection that was looked up, `before` and `after` its entry, or None.
         """
+
+    def capture_open(self, size: int, /) -> int:
+        """Make a ring of at least `size` bytes for captured frames; returns a descriptor, not the
+        caller's to close, that is readable while there are some. OSError EBUSY: there is one."""
+
+    def capture_read(self) -> bytes:
+        """Structs `capture_record`, each with its frame's bytes behind it; b"" for none."""
+
+    def capture_get(self, local_id: int, /) -> bytes:
+        """The port's struct `capture` with its counters; OSError ENOENT when it has none."""
+
+    def capture_close(self) -> None:
+        """Take the ring away, an earlier agent's too; there may be none."""
 
     def now(self) -> int: ...
 

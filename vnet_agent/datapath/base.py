@@ -7,10 +7,11 @@ adopts what an earlier process left. Methods block; those that can take long (`e
 """
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from vnet_agent.datapath.captured import Capture, CaptureRequest
 from vnet_agent.model.policy import Policy
 from vnet_agent.model.port import Role
 
@@ -215,6 +216,13 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def counters(self, port: str) -> PortCounters: ...
 
+    @abc.abstractmethod
+    def all_counters(self) -> dict[str, PortCounters]:
+        """Of every port; `connections` are the entries that the last `collect` left.
+
+        So it costs the same however many connections there are.
+        """
+
     # -- policy
 
     @abc.abstractmethod
@@ -260,6 +268,14 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def trace(self, port: str, frame: bytes, *, egress: bool) -> Run:
         """Run the frame (Ethernet, 256 KiB at most) from or to the VM, and change nothing."""
+
+    @abc.abstractmethod
+    def capture(self, ports: Sequence[str], request: CaptureRequest, *, size: int) -> Capture:
+        """Begin to copy frames of the ports, with their verdicts, to a ring of `size` bytes.
+
+        One capture at a time: CaptureBusy. Raises FilterError for a request that means nothing.
+        Frames never wait for the reader; what an agent captured when it died ends with `open`.
+        """
 
     @abc.abstractmethod
     def flush(self, port: str, *, generation: int) -> int:

@@ -6,7 +6,7 @@ which no half-made port can be seen.
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import ParamSpec, TypeVar
 
 from vnet_agent.datapath import _flowcache as c
@@ -22,8 +22,10 @@ from vnet_agent.datapath.base import (
     PortEntry,
     Run,
 )
+from vnet_agent.datapath.captured import Capture, CaptureRequest
 from vnet_agent.datapath.policies import PolicyTable
 from vnet_agent.datapath.records import decode_records
+from vnet_agent.datapath.ring import RingCapture, clear_leftovers
 from vnet_agent.datapath.topology import Topology
 from vnet_agent.exceptions import DatapathError, RecordError, StaleGeneration, UnknownPort
 from vnet_agent.model.policy import Policy
@@ -59,11 +61,14 @@ class FlowcacheDriver(Driver):
         self._handle: c.Datapath | None = None
         self._ids: dict[str, int] = {}
         self._last_id = 0
+        #: Entries of each port's table, as the last `collect` left them.
+        self._held: dict[int, int] = {}
 
     # -- for the subclasses
 
     def _adopt(self, handle: c.Datapath) -> None:
         self._handle = handle
+        clear_leftovers(handle)
         self._policies = PolicyTable(handle)
         self._ids = {
             layout.unpack_uuid(layout.raw("port", "port", data)): layout.number(
@@ -138,6 +143,7 @@ class FlowcacheDriver(Driver):
             self._policies.release(local_id)
             guarded(f"remove_port {port}", self._c.port_clear, local_id)
             guarded(f"remove_port {port}", self._c.conns_delete, local_id)
+            self._held.pop(local_id, None)
             del self._ids[self._key(port)]
 
     def attach(self, port: str, ifindex: int) -> None:
@@ -193,8 +199,28 @@ class FlowcacheDriver(Driver):
     def counters(self, port: str) -> PortCounters:
         with self._lock:
             local_id = self._id(port)
-        totals = guarded(f"counters {port}", self._c.counters, local_id)
         held = guarded(f"counters {port}", self._c.count, local_id)
+        return self._counters(port, local_id, held)
+
+    def all_counters(self) -> dict[str, PortCounters]:
+        with self._lock:
+            ids = dict(self._ids)
+        found = {}
+        for port, local_id in ids.items():
+            try:
+                # Only at first: a port that was adopted, and that no `collect` has seen yet.
+                if local_id not in self._held:
+                    self._held[local_id] = self._c.count(local_id)
+                found[port] = self._counters(port, local_id, self._held.get(local_id, 0))
+            except LookupError:  # removed meanwhile
+                continue
+            except DatapathError as error:
+                if not isinstance(error.__cause__, LookupError):
+                    raise
+        return found
+
+    def _counters(self, port: str, local_id: int, held: int) -> PortCounters:
+        totals = guarded(f"counters {port}", self._c.counters, local_id)
         return PortCounters(
             rx_frames=totals[0],
             rx_bytes=totals[1],
@@ -293,10 +319,15 @@ class FlowcacheDriver(Driver):
             network=self._topology.network_of(ifindex) if name is None else None,
         )
 
+    def capture(self, ports: Sequence[str], request: CaptureRequest, *, size: int) -> Capture:
+        with self._lock:
+            ids = {self._id(port): self._key(port) for port in ports}
+            return RingCapture(self._c, self._lock, ids, request, size=size)
+
     def flush(self, port: str, *, generation: int) -> int:
         with self._lock:
             self._check_owner(port, generation)
-            return guarded(f"flush {port}", self._c.expire, self._id(port), (1 << 64) - 1)
+            return guarded(f"flush {port}", self._c.expire, self._id(port), (1 << 64) - 1)[0]
 
     def collect(self) -> int:
         with self._lock:
@@ -306,7 +337,8 @@ class FlowcacheDriver(Driver):
         removed = 0
         for local_id in local_ids:
             try:
-                removed += self._c.expire(local_id, before)
+                expired, self._held[local_id] = self._c.expire(local_id, before)
+                removed += expired
             except LookupError:  # removed meanwhile
                 continue
             except OSError as error:
@@ -350,6 +382,8 @@ class FlowcacheDriver(Driver):
         self, data: bytes, wanted: dict[str, int], addresses: list[bytes], instance_id: bytes
     ) -> None:
         local_id = layout.number("port", "local_id", data)
+        kept = layout.number("port", "flags", data) & c.PORT_CAPTURED
+        wanted = {**wanted, "flags": wanted["flags"] | kept}
         changed = layout.pack(
             "port",
             local_id=local_id,

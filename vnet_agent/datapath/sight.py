@@ -44,13 +44,7 @@ def read_cursor(text: str | None) -> tuple[int, int]:
 
 def pack_filter(wanted: FlowFilter) -> bytes:
     """A struct flow_match; FilterError says which part means nothing."""
-    network = _read_remote(wanted.remote) if wanted.remote is not None else None
-    mask, remote = bytes(16), bytes(16)
-    if network is not None:
-        length = network.prefixlen + (96 if network.version == 4 else 0)
-        mask = ((1 << 128) - (1 << (128 - length))).to_bytes(16, "big")
-        remote = layout.pack_address(str(network.network_address))
-        remote = bytes(one & other for one, other in zip(remote, mask, strict=True))
+    family, remote, mask = read_network(wanted.remote)
     verdict = {None: 0, True: c.FLOW_FRESH, False: c.FLOW_STALE}[wanted.fresh]
     return layout.pack(
         "flow_match",
@@ -59,7 +53,22 @@ def pack_filter(wanted: FlowFilter) -> bytes:
         proto=read_protocol(wanted.protocol) if wanted.protocol is not None else 0,
         state=_read_state(wanted.state) if wanted.state is not None else 0,
         verdict=verdict,
-        family=network.version if network is not None else 0,
+        family=family,
+    )
+
+
+def read_network(text: str | None) -> tuple[int, bytes, bytes]:
+    """Family, address and mask of a CIDR, as the C core takes them; zeros for any."""
+    if text is None:
+        return 0, bytes(16), bytes(16)
+    network = _read_remote(text)
+    length = network.prefixlen + (96 if network.version == 4 else 0)
+    mask = ((1 << 128) - (1 << (128 - length))).to_bytes(16, "big")
+    remote = layout.pack_address(str(network.network_address))
+    return (
+        network.version,
+        bytes(one & other for one, other in zip(remote, mask, strict=True)),
+        mask,
     )
 
 
@@ -167,7 +176,7 @@ def decode_run(
         entry = decode_flow(port, raw["key"], raw["before"], generation=generation, now=raw["now"])
     reason = None if raw["action"] != c.DROP else c.REASONS[raw["reason"]]
     return Run(
-        verdict=_verdict(raw["action"], egress=egress),
+        verdict=name_verdict(raw["action"], egress=egress),
         reason=reason,
         parsed=c.REASONS[raw["parsed"]] if raw["parsed"] else None,
         packet=_decode_packet(raw["packet"]),
@@ -188,7 +197,8 @@ def _is_alive(conn: bytes | None, now: int) -> bool:
     return conn is not None and layout.number("conn", "expires_ns", conn) > now
 
 
-def _verdict(action: int, *, egress: bool) -> str:
+def name_verdict(action: int, *, egress: bool) -> str:
+    """What becomes of a frame that a VM sends (`egress`) or that comes to it."""
     if action == c.PASS:
         return "bridge" if egress else "deliver"
     return {c.DROP: "drop", c.REDIRECT: "forward", c.CONSUMED: "flood"}[action]
