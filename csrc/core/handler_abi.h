@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What an operator's handlers do: shared by the programs and user space, as abi.h. A table is a
+ * set of the classifier (classifier_image.h); the action of its rule is an index into
+ * vnet_actions, 0 of them: as a miss says.
+ */
+#ifndef VNET_HANDLER_ABI_H
+#define VNET_HANDLER_ABI_H
+
+#include "fields.h"
+
+#define VNET_TABLES 16
+#define VNET_MAX_OPS 8
+
+/* Done one after the other; what ends a frame's way is marked E. */
+enum vnet_op_code {
+	VNET_OP_NONE = 0,
+	VNET_OP_NORMAL = 1,     /* E policy and forwarding, as without tables */
+	VNET_OP_DROP = 2,       /* E counted as `handler` */
+	VNET_OP_OUTPUT = 3,     /* E `value`: local id of a port, or 0: the network's uplink */
+	VNET_OP_GOTO = 4,       /* E `arg`: a table after this one */
+	VNET_OP_CONTROLLER = 5, /* E `arg`: bytes of the frame, `value`: the rule's cookie */
+	VNET_OP_SET = 6,        /* `field`: enum vnet_set_field, `wide`: what to */
+	VNET_OP_MIRROR = 7,     /* a copy to the port with local id `value` */
+	VNET_OP_METER = 8,      /* `value`: a meter; what exceeds it is dropped as `rate` */
+	VNET_OP_PUSH_VLAN = 9,  /* `arg`: the tag */
+	VNET_OP_POP_VLAN = 10,
+	VNET_OP_GROUP = 11,     /* E `value`: a group of ports */
+};
+
+/* Numbers in host order, addresses in network order as they lie in memory. */
+enum vnet_set_field {
+	VNET_SET_SOURCE_MAC = 1, /* as vnet_mac() */
+	VNET_SET_TARGET_MAC = 2,
+	VNET_SET_SOURCE = 3, /* an IPv4 address in the lower half of `wide`; IPv6: two ops, see high */
+	VNET_SET_DESTINATION = 4,
+	VNET_SET_SOURCE_HIGH = 5, /* the first eight octets of an IPv6 address */
+	VNET_SET_DESTINATION_HIGH = 6,
+	VNET_SET_SOURCE_PORT = 7,
+	VNET_SET_DESTINATION_PORT = 8,
+	VNET_SET_DSCP = 9,
+	VNET_SET_HOP_LIMIT = 10, /* IPv4: the time to live */
+	VNET_SET_METADATA = 11,  /* the register; `value` and `arg` unused */
+	VNET_SET_MARK = 12,      /* of the frame's connection, as later tables match it */
+};
+
+struct vnet_op {
+	__u8 code;
+	__u8 field;
+	__u16 arg;
+	__u32 value;
+	__u64 wide;
+};
+_Static_assert(sizeof(struct vnet_op) == 16, "vnet_op");
+
+struct vnet_actions {
+	struct vnet_op op[VNET_MAX_OPS]; /* the first VNET_OP_NONE ends it, as NORMAL does */
+};
+_Static_assert(sizeof(struct vnet_actions) == 128, "vnet_actions");
+
+/* What becomes of a frame that no rule of a table matches. */
+enum vnet_miss { VNET_MISS_CONTINUE = 0, VNET_MISS_DROP = 1, VNET_MISS_CONTROLLER = 2 };
+
+/* By the number of the table. */
+struct vnet_table {
+	__u32 rules; /* 0 and VNET_MISS_CONTINUE: it is passed over */
+	__u32 miss;
+};
+_Static_assert(sizeof(struct vnet_table) == 8, "vnet_table");
+
+enum vnet_packet_in_why { VNET_IN_RULE = 1, VNET_IN_MISS = 2 };
+
+/* In the ring to the controller, before the first `captured` bytes of the frame. */
+struct vnet_packet_in {
+	__u64 time_ns; /* CLOCK_MONOTONIC */
+	__u64 metadata;
+	__u32 local_id;
+	__u32 length; /* of the frame */
+	__u32 captured;
+	__u32 cookie;
+	__u8 table;
+	__u8 why;       /* enum vnet_packet_in_why */
+	__u8 direction; /* enum vnet_direction */
+	__u8 reserved[5];
+};
+_Static_assert(sizeof(struct vnet_packet_in) == 40, "vnet_packet_in");
+
+#endif
