@@ -33,6 +33,12 @@ class PolicyError(VnetError):
     template = "Policy refused, the old one stays: %(where)s: %(detail)s"
 
 
+class HandlerError(VnetError):
+    """`where` names file and line, or the path inside a JSON document."""
+
+    template = "Handlers refused, nothing has changed: %(where)s: %(detail)s"
+
+
 class DatapathError(VnetError):
     template = "Datapath: %(operation)s failed: %(detail)s"
 

@@ -9,7 +9,7 @@
 
 #include "fields.h"
 
-#define VNET_TABLES 16
+#define VNET_HANDLER_TABLES 16
 #define VNET_MAX_OPS 8
 
 /* Done one after the other; what ends a frame's way is marked E. */
@@ -62,11 +62,24 @@ _Static_assert(sizeof(struct vnet_actions) == 128, "vnet_actions");
 enum vnet_miss { VNET_MISS_CONTINUE = 0, VNET_MISS_DROP = 1, VNET_MISS_CONTROLLER = 2 };
 
 /* By the number of the table. */
-struct vnet_table {
+struct vnet_handler_table {
 	__u32 rules; /* 0 and VNET_MISS_CONTINUE: it is passed over */
 	__u32 miss;
 };
-_Static_assert(sizeof(struct vnet_table) == 8, "vnet_table");
+_Static_assert(sizeof(struct vnet_handler_table) == 8, "vnet_handler_table");
+
+/*
+ * vnet_fields.state: what is known of the frame's connection. 0 where nothing tracks it: no IP,
+ * or an ICMP error. REPLY is against the direction in which it began.
+ */
+enum vnet_conn_bit {
+	VNET_CONN_BIT_TRACKED = 1,
+	VNET_CONN_BIT_NEW = 2, /* there is no entry, or nothing came back yet */
+	VNET_CONN_BIT_ESTABLISHED = 4,
+	VNET_CONN_BIT_RELATED = 8,
+	VNET_CONN_BIT_REPLY = 16,
+	VNET_CONN_BIT_INVALID = 32, /* it can be no connection's frame */
+};
 
 enum vnet_packet_in_why { VNET_IN_RULE = 1, VNET_IN_MISS = 2 };
 

@@ -2,6 +2,8 @@
 /* The module: its types, its names, and the layout of the structs that Python packs. */
 #include "object.h"
 
+#include "classifier.h"
+#include "handler_abi.h"
 #include "kernel.h"
 #include "flows.h"
 #include "parse.h"
@@ -69,6 +71,15 @@ static const struct {
 	FIELD(capture, directions), FIELD(capture, drops_only), FIELD(capture, proto),
 	FIELD(capture, family), FIELD(capture, remote), FIELD(capture, mask),
 	SIZE(capture_record), FIELD(capture_record, reason),
+	SIZE(match), FIELD(match, value), FIELD(match, mask), FIELD(match, source_ports),
+	FIELD(match, destination_ports), FIELD(match, priority),
+	SIZE(fields), FIELD(fields, source), FIELD(fields, destination), FIELD(fields, proto),
+	FIELD(fields, family), FIELD(fields, type), FIELD(fields, code), FIELD(fields, in_port),
+	FIELD(fields, tcp_flags), FIELD(fields, dscp), FIELD(fields, state), FIELD(fields, kind),
+	FIELD(fields, source_mac), FIELD(fields, ethertype), FIELD(fields, target_mac),
+	FIELD(fields, vlan), FIELD(fields, network), FIELD(fields, mark), FIELD(fields, metadata),
+	SIZE(op), FIELD(op, code), FIELD(op, field), FIELD(op, arg), FIELD(op, value),
+	FIELD(op, wide), SIZE(actions),
 #undef FIELD
 #undef SIZE
 };
@@ -163,6 +174,11 @@ static int add_constants(PyObject *module)
 		{"PORT_ADDRESSES", VNET_PORT_ADDRESSES},
 		{"PORT_CAPTURED", VNET_PORT_CAPTURED},
 		{"CAPTURE_SNAP", VNET_CAPTURE_SNAP},
+		{"HANDLER_TABLES", VNET_HANDLER_TABLES},
+		{"MAX_OPS", VNET_MAX_OPS},
+		{"VLAN_PRESENT", VNET_VLAN_PRESENT},
+		{"KIND_FRAGMENT", VNET_KIND_FRAGMENT},
+		{"KIND_EGRESS", VNET_KIND_EGRESS},
 		{"IFACE_PORT", VNET_IFACE_PORT},
 		{"IFACE_UPLINK", VNET_IFACE_UPLINK},
 		{"CONN_EGRESS", VNET_CONN_EGRESS},
