@@ -43,6 +43,10 @@ class DatapathError(VnetError):
     template = "Datapath: %(operation)s failed: %(detail)s"
 
 
+class TablesUnsupported(VnetError):
+    template = "The datapath driver has no tables of handlers; see [datapath] driver"
+
+
 class UnknownPort(VnetError):
     template = "No port %(port)s on this host; `vnetctl port list` shows those there are"
 
@@ -63,6 +67,16 @@ class CaptureBusy(VnetError):
 
 class UnknownGroup(VnetError):
     template = "There is no %(what)s in force; `vnetctl rule list` shows those there are"
+
+
+class UnknownRule(VnetError):
+    template = (
+        "Table %(table)s has no rule %(rule)s; `vnetctl table show %(table)s` shows its rules"
+    )
+
+
+class TableChanged(VnetError):
+    template = "Table %(table)s has changed meanwhile, nothing was done; look at it and try again"
 
 
 class PolicyChanged(VnetError):

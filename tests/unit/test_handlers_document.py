@@ -69,6 +69,7 @@ def rule(match="", actions="[drop]", more=""):
         ("rules:\n- {}", 2, "needs actions"),
         ("rules:\n- {actions: drop}", 2, "must be a list"),
         ("rules:\n- {actions: []}", 2, "the last action must say where"),
+        (rule("vlan_vid: 1") + "- match: {vlan_vid: 0x1}\n  actions: [normal]", 4, "at f:2 has"),
         (rule("colour: red"), 2, "unknown key 'colour' in a match"),
         (rule(more="  priority: 65536\n"), 4, "no number from 0 to 65535"),
         (rule(more="  cookie: 0x100000000\n"), 4, "no number from 0 to 4294967295"),

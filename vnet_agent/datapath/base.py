@@ -12,6 +12,9 @@ from collections.abc import Iterator, Sequence
 import msgspec
 
 from vnet_agent.datapath.captured import Capture, CaptureRequest
+from vnet_agent.datapath.handling import PacketIn, TableRule, TableState
+from vnet_agent.exceptions import TablesUnsupported
+from vnet_agent.model.handler import Miss
 from vnet_agent.model.policy import Policy
 from vnet_agent.model.port import Role
 
@@ -284,3 +287,35 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def collect(self) -> int:
         """Remove expired connections everywhere; returns how many. Called every few seconds."""
+
+    # -- tables of handlers; a driver that has none raises TablesUnsupported
+
+    def tables(self) -> list[TableState]:
+        """What is in force, also of an earlier life of the agent."""
+        return []
+
+    def replace_table(self, table: int, rules: Sequence[TableRule], miss: Miss) -> list[int]:
+        """Put the rules in the place of all that the table has, in one step; their ids."""
+        raise TablesUnsupported
+
+    def insert_rule(self, table: int, rule: TableRule) -> int:
+        """The rule's id."""
+        raise TablesUnsupported
+
+    def delete_rule(self, table: int, rule_id: int) -> None:
+        raise TablesUnsupported
+
+    def packet_in_fileno(self) -> int:
+        """A descriptor that is readable while there are packet-ins; it goes with `close`."""
+        raise TablesUnsupported
+
+    def read_packet_ins(self) -> Iterator[PacketIn]:
+        """Those that are there now, in the order in which they came; never waits."""
+        raise TablesUnsupported
+
+    def send_packet(self, port: str, *, egress: bool, frame: bytes, through_tables: bool) -> None:
+        """Let the frame (Ethernet) be one from the port's VM (`egress`) or to it.
+
+        Through the tables from the first one on, or past them, as `normal` does.
+        """
+        raise TablesUnsupported

@@ -24,6 +24,7 @@ from vnet_agent.model.handler import (
     MAX_RULES,
     TABLES,
     Handler,
+    Match,
     Miss,
     TableDocument,
 )
@@ -87,9 +88,20 @@ def _read_table(root: Node, table: int) -> TableDocument:
         raise rules.refused(detail)
     miss = fields.get("miss")
     return TableDocument(
-        rules=tuple(read_rule(item, table)[1] for item in rules.value),
+        rules=tuple(_read_rules(rules.value, table)),
         miss=Miss(words.read_choice(miss, *Miss)) if miss is not None else Miss.CONTINUE,
     )
+
+
+def _read_rules(nodes: list[Node], table: int) -> Iterator[Handler]:
+    places: dict[tuple[int, Match], str] = {}
+    for node in nodes:
+        handler = read_rule(node, table)[1]
+        key = (handler.priority, handler.match)
+        if key in places:
+            raise node.refused(f"the rule at {places[key]} has the same priority and match")
+        places[key] = node.where
+        yield handler
 
 
 def read_rule(node: Node, table: int | None) -> tuple[int, Handler]:
