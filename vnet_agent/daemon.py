@@ -20,6 +20,7 @@ from vnet_agent.events.delivery import Deliveries
 from vnet_agent.events.log import EventLog
 from vnet_agent.events.translator import Translator
 from vnet_agent.exceptions import VnetError
+from vnet_agent.handlers.tables import Tables
 from vnet_agent.inventory.inventory import Inventory
 from vnet_agent.inventory.taps import NetlinkLinks
 from vnet_agent.migration.manager import Migrations
@@ -59,6 +60,7 @@ class Daemon:
             links=NetlinkLinks(),
             domains=self.virt,
         )
+        self.tables = Tables(conf, driver=self.driver, inventory=self.inventory)
         self.controller = self._make_controller()
         self.migrations = Migrations(
             conf,
@@ -88,6 +90,7 @@ class Daemon:
                 inventory=self.inventory,
                 driver=self.driver,
                 policy=self.policy,
+                tables=self.tables,
                 events=self.log,
                 migrations=self.migrations,
                 bus=self.bus,
@@ -117,6 +120,7 @@ class Daemon:
         stack.push_async_callback(self._close_bus)
         await self._start_part(stack, self.inventory)
         self.policy.on_change = self.inventory.apply_policy
+        await self._start_part(stack, self.tables)
         # Migrations and events of what is there already come before libvirt's news of it.
         parts: list[Part] = [self.migrations, self.translator, self.deliveries]
         parts += (self.api, self.metrics)

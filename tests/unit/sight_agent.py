@@ -14,6 +14,7 @@ from vnet_agent.bus import Bus
 from vnet_agent.cli import shell
 from vnet_agent.events.log import EventLog
 from vnet_agent.exceptions import UnknownPort
+from vnet_agent.handlers.tables import Tables
 from vnet_agent.model.port import Port
 from vnet_agent.policy.store import PolicyStore
 
@@ -34,9 +35,13 @@ class Inventory:
 
     def __init__(self, driver):
         self.driver = driver
+        self.callbacks = []
 
     def states(self):
-        return [State(port_of(entry)) for entry in self.driver.ports()]
+        return [State(port_of(entry), local_id=entry.local_id) for entry in self.driver.ports()]
+
+    def subscribe(self, callback):
+        self.callbacks.append(callback)
 
     def get(self, port):
         for state in self.states():
@@ -68,12 +73,15 @@ class Agent:
         self.inventory = Inventory(self.bench.driver)
         self.policy.on_change = self.apply
         await self.events.start()
+        self.tables = Tables(self.conf, driver=self.bench.driver, inventory=self.inventory)
+        await self.tables.start()
         self.api = LocalApi(
             Services(
                 conf=self.conf,
                 inventory=self.inventory,
                 driver=self.bench.driver,
                 policy=self.policy,
+                tables=self.tables,
                 events=self.events,
                 migrations=Migrations(),
                 bus=Bus(),
@@ -98,6 +106,7 @@ class Agent:
 
     async def _stop(self):
         await self.api.close()
+        await self.tables.close()
         await self.events.close()
 
     def ctl(self, *words):

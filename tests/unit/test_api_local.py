@@ -20,6 +20,7 @@ from vnet_agent.api.services import Services
 from vnet_agent.bus import Bus
 from vnet_agent.events.log import EventLog
 from vnet_agent.exceptions import DatapathError, RecordError, SocketError
+from vnet_agent.handlers.tables import Tables
 from vnet_agent.migration import wire
 from vnet_agent.model.event import Cause, Type
 from vnet_agent.model.virt import HookCall
@@ -69,6 +70,7 @@ async def site(conf):
         inventory=Inventory(),
         driver=site.driver,
         policy=site.policy,
+        tables=Tables(conf, driver=site.driver, inventory=Inventory()),
         events=site.events,
         migrations=site.migrations,
         bus=site.bus,

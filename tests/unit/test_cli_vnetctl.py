@@ -18,6 +18,7 @@ from vnet_agent.bus import Bus
 from vnet_agent.cli import client, shell
 from vnet_agent.events.log import EventLog
 from vnet_agent.exceptions import DatapathError
+from vnet_agent.handlers.tables import Tables
 from vnet_agent.model.event import Cause, Type
 from vnet_agent.policy.store import PolicyStore
 
@@ -50,6 +51,7 @@ class Agent:
                 inventory=Inventory(),
                 driver=self.driver,
                 policy=self.policy,
+                tables=Tables(self.conf, driver=self.driver, inventory=Inventory()),
                 events=self.events,
                 migrations=Migrations(),
                 bus=Bus(),

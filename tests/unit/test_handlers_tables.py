@@ -67,7 +67,7 @@ class World:
         return [decompile_rule(rule, names) for rule in found[table].rules.values()]
 
     async def settle(self):
-        while self.tables._is_moved.is_set():
+        for _ in range(3):  # the follower wakes, and takes the lock
             await asyncio.sleep(0)
         async with self.tables._lock:
             pass

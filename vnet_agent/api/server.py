@@ -24,6 +24,7 @@ from vnet_agent.api import (
     problem,
     rules,
     status,
+    tables,
     trace,
 )
 from vnet_agent.api.services import SERVICES, Services
@@ -36,7 +37,7 @@ LOG = logging.getLogger(__name__)
 MAX_BODY = 13 << 20
 _ROOMS = (
     *(status, ports, connections, flows, trace, capture),
-    *(rules, events, migrations, hook, metrics),
+    *(rules, tables, events, migrations, hook, metrics),
 )
 
 

@@ -10,6 +10,7 @@ from oslo_config import cfg
 from vnet_agent.bus import Bus
 from vnet_agent.datapath.base import Driver
 from vnet_agent.events.log import EventLog
+from vnet_agent.handlers.tables import Tables
 from vnet_agent.model.migration import Report
 from vnet_agent.model.port import PortState
 from vnet_agent.model.virt import HookCall
@@ -40,6 +41,7 @@ class Services:
     inventory: Inventory
     driver: Driver
     policy: PolicyStore
+    tables: Tables
     events: EventLog
     migrations: Migrations
     bus: Bus
