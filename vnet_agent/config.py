@@ -271,6 +271,18 @@ CAPTURE: list[cfg.Opt] = [
     ),
 ]
 
+PACKETS: list[cfg.Opt] = [
+    cfg.IntOpt(
+        "queue",
+        default=64,
+        min=1,
+        max=65536,
+        help="Frames of one port that wait for a reader of packet-ins, the controller or a local "
+        "one, at most. Those of a port whose queue is full are counted as lost; other ports "
+        "keep their own queue and their turn.",
+    ),
+]
+
 METRICS: list[cfg.Opt] = [
     cfg.StrOpt(
         "listen",
@@ -291,6 +303,7 @@ GROUPS: Sequence[tuple[str, list[cfg.Opt]]] = (
     ("events", EVENTS),
     ("hook", HOOK),
     ("capture", CAPTURE),
+    ("packets", PACKETS),
     ("metrics", METRICS),
 )
 

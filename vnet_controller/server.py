@@ -81,6 +81,7 @@ class Server:
             self._forgetting.cancel()
         self.services.hub.head.close()
         self.services.revision.close()
+        self.services.packets.close()
         await self._runner.cleanup()
         await self.services.writer.close()
         await self.services.database.close()

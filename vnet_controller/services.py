@@ -9,6 +9,7 @@ from oslo_config import cfg
 
 from vnet_controller.hub import Hub, Latest
 from vnet_controller.metrics import Metrics
+from vnet_controller.packets import Packets
 from vnet_controller.store.database import Database
 from vnet_controller.store.writer import Writer
 
@@ -23,6 +24,7 @@ class Services:
     hub: Hub
     revision: Latest
     metrics: Metrics
+    packets: Packets
 
 
 SERVICES = web.AppKey("services", Services)
@@ -42,7 +44,7 @@ def make_services(conf: cfg.ConfigOpts) -> Services:
         group=conf.database.group_commit,
         waiting=conf.limits.waiting_writes,
     )
-    return Services(conf, database, writer, Hub(database), Latest(), metrics)
+    return Services(conf, database, writer, Hub(database), Latest(), metrics, Packets())
 
 
 def make_ssl_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:

@@ -5,7 +5,7 @@ import json
 import threading
 
 import datapath_bench as bench
-from api_fakes import Migrations, State
+from api_fakes import Migrations, State, handler_services
 
 from vnet_agent import config
 from vnet_agent.api.server import LocalApi
@@ -14,7 +14,6 @@ from vnet_agent.bus import Bus
 from vnet_agent.cli import shell
 from vnet_agent.events.log import EventLog
 from vnet_agent.exceptions import UnknownPort
-from vnet_agent.handlers.tables import Tables
 from vnet_agent.model.port import Port
 from vnet_agent.policy.store import PolicyStore
 
@@ -73,15 +72,17 @@ class Agent:
         self.inventory = Inventory(self.bench.driver)
         self.policy.on_change = self.apply
         await self.events.start()
-        self.tables = Tables(self.conf, driver=self.bench.driver, inventory=self.inventory)
+        handlers = handler_services(self.conf, self.bench.driver, self.inventory)
+        self.tables, self.packets = handlers["tables"], handlers["packets"]
         await self.tables.start()
+        await self.packets.start()
         self.api = LocalApi(
             Services(
                 conf=self.conf,
                 inventory=self.inventory,
                 driver=self.bench.driver,
                 policy=self.policy,
-                tables=self.tables,
+                **handlers,
                 events=self.events,
                 migrations=Migrations(),
                 bus=Bus(),
@@ -106,6 +107,7 @@ class Agent:
 
     async def _stop(self):
         await self.api.close()
+        await self.packets.close()
         await self.tables.close()
         await self.events.close()
 

@@ -11,7 +11,7 @@ import stat
 import aiohttp
 import msgspec
 import pytest
-from api_fakes import CONNECTION, PORT, VM, Driver, Inventory, Migrations
+from api_fakes import CONNECTION, PORT, VM, Driver, Inventory, Migrations, handler_services
 
 from vnet_agent import config
 from vnet_agent.api import events as events_api
@@ -20,7 +20,6 @@ from vnet_agent.api.services import Services
 from vnet_agent.bus import Bus
 from vnet_agent.events.log import EventLog
 from vnet_agent.exceptions import DatapathError, RecordError, SocketError
-from vnet_agent.handlers.tables import Tables
 from vnet_agent.migration import wire
 from vnet_agent.model.event import Cause, Type
 from vnet_agent.model.virt import HookCall
@@ -70,7 +69,7 @@ async def site(conf):
         inventory=Inventory(),
         driver=site.driver,
         policy=site.policy,
-        tables=Tables(conf, driver=site.driver, inventory=Inventory()),
+        **handler_services(conf, site.driver, Inventory()),
         events=site.events,
         migrations=site.migrations,
         bus=site.bus,

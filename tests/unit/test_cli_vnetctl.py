@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from api_fakes import CONNECTION, PORT, REPORT, VM, Driver, Inventory, Migrations
+from api_fakes import CONNECTION, PORT, REPORT, VM, Driver, Inventory, Migrations, handler_services
 
 from vnet_agent import config
 from vnet_agent.api.server import LocalApi
@@ -18,7 +18,6 @@ from vnet_agent.bus import Bus
 from vnet_agent.cli import client, shell
 from vnet_agent.events.log import EventLog
 from vnet_agent.exceptions import DatapathError
-from vnet_agent.handlers.tables import Tables
 from vnet_agent.model.event import Cause, Type
 from vnet_agent.policy.store import PolicyStore
 
@@ -51,7 +50,7 @@ class Agent:
                 inventory=Inventory(),
                 driver=self.driver,
                 policy=self.policy,
-                tables=Tables(self.conf, driver=self.driver, inventory=Inventory()),
+                **handler_services(self.conf, self.driver, Inventory()),
                 events=self.events,
                 migrations=Migrations(),
                 bus=Bus(),

@@ -20,6 +20,7 @@ from vnet_agent.api import (
     hook,
     metrics,
     migrations,
+    packets,
     ports,
     problem,
     rules,
@@ -37,7 +38,7 @@ LOG = logging.getLogger(__name__)
 MAX_BODY = 13 << 20
 _ROOMS = (
     *(status, ports, connections, flows, trace, capture),
-    *(rules, tables, events, migrations, hook, metrics),
+    *(rules, tables, packets, events, migrations, hook, metrics),
 )
 
 

@@ -14,6 +14,8 @@ from vnet_agent.handlers.tables import Tables
 from vnet_agent.model.migration import Report
 from vnet_agent.model.port import PortState
 from vnet_agent.model.virt import HookCall
+from vnet_agent.packets.feed import PacketFeed
+from vnet_agent.packets.outs import PacketOuts
 from vnet_agent.policy.store import PolicyStore
 
 
@@ -42,6 +44,8 @@ class Services:
     driver: Driver
     policy: PolicyStore
     tables: Tables
+    packets: PacketFeed
+    packet_outs: PacketOuts
     events: EventLog
     migrations: Migrations
     bus: Bus
