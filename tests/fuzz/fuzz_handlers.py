@@ -3,6 +3,7 @@
 What is taken must be read back as it is, compile, and say the same when it is decompiled.
 """
 
+import contextlib
 import json
 import pathlib
 import sys
@@ -14,6 +15,7 @@ with atheris.instrument_imports():
     from vnet_agent.datapath.handlers import compile_handler, decompile_rule
     from vnet_agent.handlers import document
     from vnet_agent.model import handler
+    from vnet_agent.packets import answer
 
 
 class Here:
@@ -60,6 +62,8 @@ def check_json(data: bytes) -> None:
         value = json.loads(data)
     except (ValueError, RecursionError):
         return
+    with contextlib.suppress(exceptions.HandlerError):
+        answer.read_answer(value)
     try:
         check_rule(document.rule_from_json(value, 0)[1])
     except exceptions.HandlerError as error:

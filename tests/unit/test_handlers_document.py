@@ -1,6 +1,8 @@
 """Documents of handlers: what is taken, and that what is refused says where and why."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from handler_documents import rules
@@ -168,3 +170,9 @@ def test_one_spelling_is_read_as_itself(value):
     read = document.rule_from_json(value, 3)[1]
     text = json.dumps({"rules": [show_handler(read)]})
     assert document.parse_table(text, 3, name="x").rules == (read,)
+
+
+def test_the_documentation_shows_a_document():
+    page = Path(__file__).parents[2] / "doc" / "handlers-api.md"
+    (text,) = re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL)
+    assert len(document.parse_table(text, 0, name="doc").rules) == 3

@@ -4,14 +4,17 @@ import base64
 import http.client
 import json
 import socket
+import threading
 
 import datapath_bench as b
 import pytest
 from sight_agent import Agent
 
+from vnet_agent.cli import packet as cli_packet
 from vnet_agent.datapath.handlers import decompile_rule
 from vnet_agent.datapath.handling import PacketIn
 from vnet_agent.exceptions import DatapathError
+from vnet_agent.packets.feed import show_packet_in
 
 FRAME = bytes(range(60))
 AWAY = "6ba7b811-9dad-11d1-80b4-00c04fd430c8"
@@ -215,3 +218,27 @@ def test_the_api_ends_with_open_streams(agent, stream):
     agent.run(agent.api.close())
     with pytest.raises((ValueError, http.client.HTTPException, OSError)):
         read()
+
+
+def test_vnetctl_shows_them(agent, entry):
+    def send():
+        while agent.packets.status()["read"] == 0:
+            if agent.packets._queues:
+                feed(agent, packet(entry.port), packet(entry.port, cookie=8))
+                return
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    status, out, err = agent.ctl("packet", "watch", "--count", "2", "-f", "json")
+    thread.join()
+    assert (status, err) == (0, "")
+    assert [json.loads(line)["cookie"] for line in out.splitlines()] == [7, 8]
+    assert "No port tap99" in agent.refused("packet", "watch", "--port", "tap99")
+
+
+def test_a_line_for_people():
+    shown = show_packet_in(packet("p1"), None) | {"lost": 3}
+    assert cli_packet._line(shown) == (
+        "2026-01-01T00:00:00.000000Z  p1  egress  table=3  rule  cookie=0x7  60 bytes  "
+        "(3 lost before it)"
+    )
