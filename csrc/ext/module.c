@@ -2,6 +2,7 @@
 /* The module: its types, its names, and the layout of the structs that Python packs. */
 #include "object.h"
 
+#include "classifier.h"
 #include "kernel.h"
 #include "flows.h"
 #include "parse.h"
@@ -69,6 +70,15 @@ static const struct {
 	FIELD(capture, directions), FIELD(capture, drops_only), FIELD(capture, proto),
 	FIELD(capture, family), FIELD(capture, remote), FIELD(capture, mask),
 	SIZE(capture_record), FIELD(capture_record, reason),
+	SIZE(match), FIELD(match, value), FIELD(match, mask), FIELD(match, source_ports),
+	FIELD(match, destination_ports), FIELD(match, priority), FIELD(match, action),
+	SIZE(fields), FIELD(fields, source), FIELD(fields, destination), FIELD(fields, source_port),
+	FIELD(fields, destination_port), FIELD(fields, proto), FIELD(fields, family),
+	FIELD(fields, type), FIELD(fields, code), FIELD(fields, in_port), FIELD(fields, tcp_flags),
+	FIELD(fields, dscp), FIELD(fields, state), FIELD(fields, kind), FIELD(fields, source_mac),
+	FIELD(fields, ethertype), FIELD(fields, target_mac), FIELD(fields, vlan),
+	FIELD(fields, network), FIELD(fields, mark), FIELD(fields, source_identity),
+	FIELD(fields, destination_identity), FIELD(fields, metadata),
 #undef FIELD
 #undef SIZE
 };
@@ -196,6 +206,8 @@ static int module_exec(PyObject *module)
 		return -1;
 	failed = add(module, "Native", PyType_FromModuleAndSpec(module, &vnet_native_spec, base)) ||
 		 add(module, "Kernel", PyType_FromModuleAndSpec(module, &vnet_kernel_spec, base)) ||
+		 add(module, "Classifier",
+		     PyType_FromModuleAndSpec(module, &vnet_classifier_spec, NULL)) ||
 		 add(module, "Datapath", Py_NewRef(base)) || add_constants(module);
 	Py_DECREF(base);
 	return failed ? -1 : 0;
