@@ -24,8 +24,9 @@ VNET_INLINE union vnet_line *vnet_line(struct vnet_image *image, __u32 index)
 }
 
 /*
- * BPF has no instruction for it, and what the compiler makes of __builtin_ctzll is longer. Every
- * six bits of the factor, from the top, are others: of its multiple by a single bit they tell which.
+ * BPF has no instruction for it, and clang 16 does not end on __builtin_ctzll where its result is
+ * multiplied. Every six bits in a row of the factor are others: the first six of its multiple by a
+ * single bit tell which bit that is.
  */
 #define VNET_BIT_FACTOR 0x03f79d71b4cb0a89ULL
 static const __u8 vnet_bit_numbers[64] = {

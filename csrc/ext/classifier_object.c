@@ -116,8 +116,8 @@ static PyObject *make_list(const __u32 *numbers, Py_ssize_t count)
 	return list;
 }
 
-static PyObject *replace(struct classifier_object *self, unsigned int set, const Py_buffer *matches,
-			 unsigned int miss)
+static PyObject *replace(struct classifier_object *self, unsigned int set,
+			 const Py_buffer *matches, unsigned int miss)
 {
 	Py_ssize_t count = matches->len / (Py_ssize_t)sizeof(struct vnet_match);
 	PyObject *result = NULL;
@@ -160,7 +160,7 @@ static PyObject *classifier_replace(struct classifier_object *self, PyObject *ar
 	return result;
 }
 
-/* `matches` is as many bytes as a rule has; -1 and an exception if not. */
+/* The set and the rule; -1 and an exception when the bytes are not as many as a rule has. */
 static int parse_rule(PyObject *args, const char *format, unsigned int *set,
 		      struct vnet_match *match)
 {

@@ -61,7 +61,8 @@ static __u32 look_up(struct bench *bench, const struct vnet_fields *frame)
 static void check(struct bench *bench)
 {
 	for (__u32 i = 0; i < CHECKED && i < bench->work.frames; i++)
-		if (look_up(bench, &bench->work.frame[i]) != search(&bench->work, &bench->work.frame[i]))
+		if (look_up(bench, &bench->work.frame[i]) !=
+		    search(&bench->work, &bench->work.frame[i]))
 			die("a wrong answer");
 }
 
@@ -94,6 +95,7 @@ static void measure_lookups(struct bench *bench, int rounds)
 static void measure_updates(struct bench *bench, int rounds)
 {
 	const __u32 updates = 200000;
+	struct work *work = &bench->work;
 	__u32 random = 1;
 	double began;
 
@@ -101,11 +103,11 @@ static void measure_updates(struct bench *bench, int rounds)
 	for (int round = 0; round < rounds; round++) {
 		began = now();
 		for (__u32 i = 0; i < updates / 2; i++) {
-			__u32 rule = (random = random * 1664525 + 1013904223) % bench->work.rules;
+			__u32 rule = (random = random * 1664525 + 1013904223) % work->rules;
 
-			if (vnet_classifier_delete(&bench->classifier, 0, bench->work.entry[rule]) ||
-			    vnet_classifier_insert(&bench->classifier, 0, &bench->work.match[rule],
-						   &bench->work.entry[rule]))
+			if (vnet_classifier_delete(&bench->classifier, 0, work->entry[rule]) ||
+			    vnet_classifier_insert(&bench->classifier, 0, &work->match[rule],
+						   &work->entry[rule]))
 				die("an update failed");
 		}
 		printf(" %f", updates / (now() - began));
@@ -115,13 +117,14 @@ static void measure_updates(struct bench *bench, int rounds)
 
 static void measure_load(struct bench *bench, int rounds)
 {
+	struct work *work = &bench->work;
 	double began;
 
 	printf("load");
 	for (int round = 0; round < rounds; round++) {
 		began = now();
-		if (vnet_classifier_replace(&bench->classifier, 0, bench->work.match, bench->work.rules, MISS,
-					    bench->work.entry))
+		if (vnet_classifier_replace(&bench->classifier, 0, work->match, work->rules, MISS,
+					    work->entry))
 			die("the rules were refused");
 		printf(" %f", now() - began);
 	}

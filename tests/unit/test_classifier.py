@@ -119,6 +119,15 @@ def test_a_rule_reads_back_as_it_was_given(rule: Rule) -> None:
     assert classifier.read(0, classifier.insert(0, pack_rule(rule))) == pack_rule(bare)
 
 
+def test_rules_alike_share_a_subtable_though_they_come_one_by_one() -> None:
+    both = Both()
+    rule = Rule({"proto": 6}, {"proto": 0xFF})
+    both.replace([rule])
+    for number in range(10):
+        both.insert(dataclasses.replace(rule, action=number))
+    assert both.classifier.measure(TABLE)["subtables"] == 1
+
+
 def test_a_rule_that_contradicts_itself_is_refused() -> None:
     both = Both()
     for wrong in (
