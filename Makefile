@@ -38,7 +38,7 @@ fuzz: setup ## every fuzz target for FUZZ_SECONDS (10)
 	$(PYTHON) tests/fuzz/run.py --seconds $(or $(FUZZ_SECONDS),10)
 
 bench-%: setup-bench root
-	PYTHONPATH=. $(PYTHON) tests/bench/bench_$(subst -,_,$*).py
+	PYTHONPATH=.:tests/twin $(PYTHON) tests/bench/bench_$(subst -,_,$*).py
 
 bench-hook: ## what the libvirt hook costs, a call and a VM's start (QUICK=1: fewer rounds)
 
@@ -47,6 +47,8 @@ bench-datapath: ## two namespaces through each peer in turn, side by side
 bench-datapath-exact: ## the same in QEMU, counting instructions; OVS's kernel datapath too
 
 bench-program: ## nanoseconds of the programs in the kernel, against an empty one
+
+bench-classifier: ## look-ups, changes and loading of large sets of rules, natively and in the kernel
 
 lint: setup ## ruff and mypy
 	$(PYTHON) -m ruff check .

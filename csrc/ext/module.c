@@ -72,12 +72,14 @@ static const struct {
 	FIELD(capture, family), FIELD(capture, remote), FIELD(capture, mask),
 	SIZE(capture_record), FIELD(capture_record, reason),
 	SIZE(match), FIELD(match, value), FIELD(match, mask), FIELD(match, source_ports),
-	FIELD(match, destination_ports), FIELD(match, priority),
-	SIZE(fields), FIELD(fields, source), FIELD(fields, destination), FIELD(fields, proto),
-	FIELD(fields, family), FIELD(fields, type), FIELD(fields, code), FIELD(fields, in_port),
-	FIELD(fields, tcp_flags), FIELD(fields, dscp), FIELD(fields, state), FIELD(fields, kind),
-	FIELD(fields, source_mac), FIELD(fields, ethertype), FIELD(fields, target_mac),
-	FIELD(fields, vlan), FIELD(fields, network), FIELD(fields, mark), FIELD(fields, metadata),
+	FIELD(match, destination_ports), FIELD(match, priority), FIELD(match, action),
+	SIZE(fields), FIELD(fields, source), FIELD(fields, destination), FIELD(fields, source_port),
+	FIELD(fields, destination_port), FIELD(fields, proto), FIELD(fields, family),
+	FIELD(fields, type), FIELD(fields, code), FIELD(fields, in_port), FIELD(fields, tcp_flags),
+	FIELD(fields, dscp), FIELD(fields, state), FIELD(fields, kind), FIELD(fields, source_mac),
+	FIELD(fields, ethertype), FIELD(fields, target_mac), FIELD(fields, vlan),
+	FIELD(fields, network), FIELD(fields, mark), FIELD(fields, source_identity),
+	FIELD(fields, destination_identity), FIELD(fields, metadata),
 	SIZE(op), FIELD(op, code), FIELD(op, field), FIELD(op, arg), FIELD(op, value),
 	FIELD(op, wide), SIZE(actions),
 #undef FIELD
@@ -212,6 +214,8 @@ static int module_exec(PyObject *module)
 		return -1;
 	failed = add(module, "Native", PyType_FromModuleAndSpec(module, &vnet_native_spec, base)) ||
 		 add(module, "Kernel", PyType_FromModuleAndSpec(module, &vnet_kernel_spec, base)) ||
+		 add(module, "Classifier",
+		     PyType_FromModuleAndSpec(module, &vnet_classifier_spec, NULL)) ||
 		 add(module, "Datapath", Py_NewRef(base)) || add_constants(module);
 	Py_DECREF(base);
 	return failed ? -1 : 0;

@@ -27,6 +27,7 @@ struct vnet_object {
 
 /* The base type, and the two that can be made. */
 extern PyType_Spec vnet_datapath_spec, vnet_native_spec, vnet_kernel_spec;
+extern PyType_Spec vnet_classifier_spec; /* classifier_object.c */
 
 void vnet_object_init(struct vnet_object *self);
 /* Both: 0 and locked, or -1 with an exception set. */

@@ -111,6 +111,8 @@ int vnet_choose_masks(const struct vnet_bits *bits, __u32 count, struct vnet_cho
 	result = vnet_cover_init(&cover);
 	if (!result)
 		result = choose(&cover, choices);
+	if (result > 0 && vnet_cover_finish(&cover))
+		result = -ENOMEM;
 	vnet_cover_free(&cover);
 	return result;
 }

@@ -43,19 +43,34 @@ static __u32 masks_find(struct vnet_masks *masks, const struct vnet_fields *mask
 	return masks->count - 1;
 }
 
-static void find_shapes(struct vnet_cover *cover)
+/* Rules' shapes and, by those, their places. */
+static int find_shapes(struct vnet_cover *cover)
 {
-	struct vnet_fields shape, nothing = {0};
-	__u32 index;
+	__u16 *shape = malloc(cover->rules * sizeof(*shape));
+	struct vnet_fields floor, nothing = {0};
+	__u32 index, end = 0;
 
+	if (!shape)
+		return -ENOMEM;
 	masks_find(&cover->shapes, &nothing);
 	for (__u32 i = 0; i < cover->rules; i++) {
-		vnet_lattice_floor(&cover->bits[i].mask, &shape);
-		index = masks_find(&cover->shapes, &shape);
+		vnet_lattice_floor(&cover->bits[i].mask, &floor);
+		index = masks_find(&cover->shapes, &floor);
 		/* Too many kinds: it will be found with what has no bits to hash. */
-		cover->shape[i] = index < cover->shapes.most ? index : 0;
-		cover->shape_left[cover->shape[i]]++;
+		shape[i] = index < cover->shapes.most ? index : 0;
+		cover->shape_left[shape[i]]++;
 	}
+	for (__u32 i = 0; i < cover->shapes.count; i++) {
+		cover->first[i] = end;
+		end += cover->shape_left[i];
+	}
+	for (__u32 i = 0; i < cover->rules; i++)
+		cover->rule[cover->first[shape[i]]++] = i;
+	/* Each is now where the next one begins. */
+	memmove(cover->first + 1, cover->first, cover->shapes.count * sizeof(*cover->first));
+	cover->first[0] = 0;
+	free(shape);
+	return 0;
 }
 
 static void add_candidates(struct vnet_cover *cover, const struct vnet_fields *shape)
@@ -120,7 +135,7 @@ static int make_columns(struct vnet_cover *cover)
 		if (!cover->column[word])
 			return -ENOMEM;
 		for (__u32 i = 0; i < cover->rules; i++)
-			cover->column[word][i] = cover->bits[i].value.word[word];
+			cover->column[word][i] = cover->bits[cover->rule[i]].value.word[word];
 	}
 	return 0;
 }
@@ -131,13 +146,15 @@ int vnet_cover_init(struct vnet_cover *cover)
 
 	cover->group_mask = groups - 1;
 	cover->group = malloc(groups * sizeof(*cover->group));
-	cover->shape = malloc(cover->rules * sizeof(*cover->shape));
+	cover->at = malloc(cover->rules * sizeof(*cover->at));
+	cover->rule = malloc(cover->rules * sizeof(*cover->rule));
+	cover->first = calloc(VNET_MOST_SHAPES + 1, sizeof(*cover->first));
 	cover->shape_left = calloc(VNET_MOST_SHAPES, sizeof(*cover->shape_left));
-	if (!cover->group || !cover->shape || !cover->shape_left ||
+	if (!cover->group || !cover->at || !cover->rule || !cover->first || !cover->shape_left ||
 	    masks_init(&cover->shapes, VNET_MOST_SHAPES) ||
-	    masks_init(&cover->candidates, VNET_MOST_CANDIDATES) || make_columns(cover))
+	    masks_init(&cover->candidates, VNET_MOST_CANDIDATES) || find_shapes(cover) ||
+	    make_columns(cover))
 		return -ENOMEM;
-	find_shapes(cover);
 	return find_candidates(cover);
 }
 
@@ -146,7 +163,9 @@ void vnet_cover_free(struct vnet_cover *cover)
 	for (int word = 0; word < VNET_WORDS; word++)
 		free(cover->column[word]);
 	free(cover->group);
-	free(cover->shape);
+	free(cover->at);
+	free(cover->rule);
+	free(cover->first);
 	free(cover->shape_left);
 	free(cover->eligible);
 	free(cover->queue);
@@ -154,13 +173,12 @@ void vnet_cover_free(struct vnet_cover *cover)
 	masks_free(&cover->candidates);
 }
 
-/* The words that a candidate hashes, and the shapes that it can serve. */
+/* The words that a candidate hashes. */
 struct view {
 	__u32 words;
 	const __u64 *column[VNET_WORDS];
 	__u64 mask[VNET_WORDS];
 	__u64 factor[VNET_WORDS];
-	__u8 eligible[VNET_MOST_SHAPES];
 };
 
 static void make_view(const struct vnet_cover *cover, __u32 candidate, struct view *view)
@@ -175,56 +193,90 @@ static void make_view(const struct vnet_cover *cover, __u32 candidate, struct vi
 		view->mask[view->words] = mask->word[i];
 		view->factor[view->words++] = factors[i];
 	}
-	for (__u32 i = 0; i < cover->shapes.count; i++)
-		view->eligible[i] = vnet_cover_is_eligible(cover, candidate, i);
 }
 
-static __u16 *group_of(const struct vnet_cover *cover, const struct view *view, __u32 rule)
+/* Which groups places are in; word by word, since that is a loop without another in it. */
+static void find_groups(struct vnet_cover *cover, const struct view *view, __u32 first, __u32 end)
 {
-	__u64 hash = 0;
+	enum { PIECE = 256 };
+	__u64 hash[PIECE];
 
-	for (__u32 i = 0; i < view->words; i++)
-		hash += (view->column[i][rule] & view->mask[i]) * view->factor[i];
-	hash ^= hash >> 32;
-	return &cover->group[(hash * factors[0] >> 32) & cover->group_mask];
+	for (; first < end; first += PIECE) {
+		__u32 count = end - first < PIECE ? end - first : PIECE;
+
+		memset(hash, 0, count * sizeof(*hash));
+		for (__u32 word = 0; word < view->words; word++) {
+			const __u64 *value = view->column[word] + first;
+			__u64 mask = view->mask[word], factor = view->factor[word];
+
+			for (__u32 i = 0; i < count; i++)
+				hash[i] += (value[i] & mask) * factor;
+		}
+		for (__u32 i = 0; i < count; i++)
+			cover->at[first + i] = ((hash[i] ^ hash[i] >> 32) * factors[0] >> 32) &
+					       cover->group_mask;
+	}
 }
 
-static void count_groups(struct vnet_cover *cover, const struct view *view)
+/* Of all the shapes that a candidate can serve. */
+static void count_groups(struct vnet_cover *cover, __u32 candidate)
 {
+	struct view view;
 	__u16 *group;
 
+	make_view(cover, candidate, &view);
 	memset(cover->group, 0, (cover->group_mask + 1UL) * sizeof(*cover->group));
-	for (__u32 i = 0; i < cover->rules; i++) {
-		if (cover->chosen[i] != VNET_NO_CHOICE || !view->eligible[cover->shape[i]])
+	for (__u32 shape = 0; shape < cover->shapes.count; shape++) {
+		if (!vnet_cover_is_eligible(cover, candidate, shape))
 			continue;
-		group = group_of(cover, view, i);
-		*group += *group != 0xffff;
+		find_groups(cover, &view, cover->first[shape], cover->first[shape + 1]);
+		if (!cover->shape_left[shape])
+			continue;
+		for (__u32 i = cover->first[shape]; i < cover->first[shape + 1]; i++) {
+			group = &cover->group[cover->at[i]];
+			*group += cover->chosen[i] == VNET_NO_CHOICE && *group != 0xffff;
+		}
+	}
+}
+
+/* What the rules of a candidate's groups would look at, by the size of the group. */
+struct tally {
+	__u64 looked_at[VNET_GROUP_CLASSES];
+	__u32 served[VNET_GROUP_CLASSES];
+};
+
+static void tally_groups(const struct vnet_cover *cover, __u32 candidate, struct tally *tally)
+{
+	__u32 class, group;
+
+	*tally = (struct tally){0};
+	for (__u32 shape = 0; shape < cover->shapes.count; shape++) {
+		if (!vnet_cover_is_eligible(cover, candidate, shape))
+			continue;
+		for (__u32 i = cover->first[shape]; i < cover->first[shape + 1]; i++) {
+			group = cover->group[cover->at[i]];
+			class = vnet_block_order(group);
+			tally->looked_at[class] += group;
+			tally->served[class] += cover->chosen[i] == VNET_NO_CHOICE;
+		}
 	}
 }
 
 /* A frame is thought to match each rule as often as any other. */
 void vnet_cover_evaluate(struct vnet_cover *cover, struct vnet_candidate *candidate)
 {
-	__u64 looked_at[VNET_GROUP_CLASSES] = {0}, looks = 0;
-	__u32 served[VNET_GROUP_CLASSES] = {0}, serves = 0, class, group;
-	struct view view;
+	__u64 looks = 0;
+	__u32 serves = 0;
+	struct tally tally;
 	double score;
 
-	make_view(cover, candidate->index, &view);
-	count_groups(cover, &view);
-	for (__u32 i = 0; i < cover->rules; i++) {
-		if (!view.eligible[cover->shape[i]])
-			continue;
-		group = *group_of(cover, &view, i);
-		class = vnet_block_order(group);
-		looked_at[class] += group;
-		served[class] += cover->chosen[i] == VNET_NO_CHOICE;
-	}
+	count_groups(cover, candidate->index);
+	tally_groups(cover, candidate->index, &tally);
 	candidate->served = 0;
 	candidate->score = 0;
-	for (class = 0; class < VNET_GROUP_CLASSES; class++) {
-		looks += looked_at[class];
-		serves += served[class];
+	for (__u32 class = 0; class < VNET_GROUP_CLASSES; class++) {
+		looks += tally.looked_at[class];
+		serves += tally.served[class];
 		score = serves / (VNET_PROBE_COST + VNET_RULE_COST * (double)looks / cover->rules +
 				  VNET_WORST_RULE_COST * (1U << class));
 		if (score <= candidate->score)
@@ -238,15 +290,29 @@ void vnet_cover_evaluate(struct vnet_cover *cover, struct vnet_candidate *candid
 void vnet_cover_serve(struct vnet_cover *cover, const struct vnet_candidate *candidate,
 		      __u32 choice)
 {
-	struct view view;
-
-	make_view(cover, candidate->index, &view);
-	count_groups(cover, &view);
-	for (__u32 i = 0; i < cover->rules; i++) {
-		if (cover->chosen[i] != VNET_NO_CHOICE || !view.eligible[cover->shape[i]] ||
-		    *group_of(cover, &view, i) > candidate->limit)
+	count_groups(cover, candidate->index);
+	for (__u32 shape = 0; shape < cover->shapes.count; shape++) {
+		if (!vnet_cover_is_eligible(cover, candidate->index, shape))
 			continue;
-		cover->chosen[i] = choice;
-		cover->shape_left[cover->shape[i]]--;
+		for (__u32 i = cover->first[shape]; i < cover->first[shape + 1]; i++) {
+			if (cover->chosen[i] != VNET_NO_CHOICE ||
+			    cover->group[cover->at[i]] > candidate->limit)
+				continue;
+			cover->chosen[i] = choice;
+			cover->shape_left[shape]--;
+		}
 	}
+}
+
+int vnet_cover_finish(struct vnet_cover *cover)
+{
+	__u8 *chosen = malloc(cover->rules);
+
+	if (!chosen)
+		return -ENOMEM;
+	memcpy(chosen, cover->chosen, cover->rules);
+	for (__u32 i = 0; i < cover->rules; i++)
+		cover->chosen[cover->rule[i]] = chosen[i];
+	free(chosen);
+	return 0;
 }

@@ -40,20 +40,26 @@ struct vnet_candidate {
 	__u32 limit; /* groups larger than this are left to others */
 };
 
-/* Owns all of it but `bits` and `chosen`. */
+/*
+ * Owns all of it but `bits` and `chosen`. Rules have places in the order of their shapes, so that
+ * those which a candidate can serve are in pieces; `chosen` is by place until
+ * vnet_cover_finish().
+ */
 struct vnet_cover {
 	const struct vnet_bits *bits;
 	__u32 rules;
 	__u8 *chosen;
-	__u16 *shape;      /* by rule */
+	__u32 *rule;       /* by place */
+	__u32 *first;      /* by shape: its first place; one more at the end */
 	__u32 *shape_left; /* by shape: rules not yet served */
 	struct vnet_masks shapes;
 	struct vnet_masks candidates;
 	__u64 *eligible; /* by candidate, a bit for each shape */
 	__u32 eligible_words;
 	struct vnet_candidate *queue;
-	__u64 *column[VNET_WORDS]; /* values by word, by rule; NULL: no rule asks for the word */
-	__u16 *group;              /* rules by the hash of their values under a candidate's mask */
+	__u64 *column[VNET_WORDS]; /* values by word, by place; NULL: no rule asks for the word */
+	__u32 *at;                 /* by place: which group, under a candidate's mask */
+	__u16 *group;              /* rules not yet served, by the hash of their masked values */
 	__u32 group_mask;
 };
 
@@ -66,5 +72,7 @@ void vnet_cover_evaluate(struct vnet_cover *cover, struct vnet_candidate *candid
 /* Serves them: they get `choice`. */
 void vnet_cover_serve(struct vnet_cover *cover, const struct vnet_candidate *candidate,
 		      __u32 choice);
+/* Brings `chosen` into the order of `bits`. */
+int vnet_cover_finish(struct vnet_cover *cover);
 
 #endif

@@ -154,6 +154,8 @@ int vnet_set_find_subtable(struct vnet_classifier *classifier, __u32 set,
 			best = i;
 		}
 	}
+	if (least < VNET_GROUP_GOAL)
+		return best;
 	if (new_mask(classifier, into, &bits->mask, &mask))
 		return add_subtable(classifier, set, &mask);
 	return best < VNET_MAX_SUBTABLES ? (int)best : -E2BIG;

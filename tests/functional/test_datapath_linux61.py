@@ -22,6 +22,7 @@ echo "linux $(busybox uname -r)"
 export PYTHONHOME=/usr PYTHONPATH=/bench:/site LD_LIBRARY_PATH=/lib
 /bin/bpftool prog loadall /vnet.bpf.o /sys/fs/bpf/vnet && echo "all programs loaded"
 busybox ls /sys/fs/bpf/vnet
+/bin/bpftool prog loadall /classifier.bpf.o /sys/fs/bpf/classifier && echo "classifier loaded"
 /bin/python3.11 /make_port.py
 busybox poweroff -f
 """
@@ -62,9 +63,11 @@ def make_initrd(directory: Path) -> Path:
     (root / "init").chmod(0o755)
     build = directory / "build"
     subprocess.run(
-        ["make", "-s", "-C", str(ROOT / "csrc"), f"BUILD={build}", "skeleton"], check=True
+        ["make", "-s", "-C", str(ROOT / "csrc"), f"BUILD={build}", "skeleton", "kernel"],
+        check=True,
     )
-    shutil.copy(build / "vnet.bpf.o", root)
+    for name in ("vnet.bpf.o", "classifier.bpf.o"):
+        shutil.copy(build / name, root)
     initrd = directory / "initrd"
     subprocess.run(
         f"find . | cpio -o -H newc --quiet | gzip -1 > {initrd}", shell=True, cwd=root, check=True
@@ -93,6 +96,7 @@ def test_datapath_loads_and_makes_ports_on_debians_kernel(tmp_path: Path) -> Non
     console = done.stdout[-6000:]
     assert f"linux {kernel.version}" in console
     assert "all programs loaded" in console, console
+    assert "classifier loaded" in console, console
     for attempt in ("made", "adopted"):
         assert f"a port is {attempt} 1 0" in console, console
     for program in ("vnet_tc_from_port", "vnet_tc_to_port", "vnet_tc_uplink"):

@@ -137,3 +137,41 @@ class Kernel(Datapath):
         self, hook: int, ifindex: int, frame: bytes, repeat: int = 1, /
     ) -> tuple[int, int]:
         """What the program in the kernel returns for the frame (TC_ACT_*), and the mean ns."""
+
+class Classifier:
+    """Sets of rules in an image of `lines` of 64 bytes (csrc/native/classifier.h).
+
+    The lines are memory of its own, or with `fd` those of an array map made with BPF_F_MMAPABLE
+    that has nothing in it yet.
+
+    A rule travels as a struct `match`, what a frame shows as a struct `fields`. ValueError: a rule
+    that contradicts itself, bytes that do not fit, or the classifier is closed. LookupError: no
+    such set or rule. OSError: ENOMEM (the image is full) or E2BIG; nothing is changed then.
+    """
+
+    def __new__(cls, lines: int, sets: int, fd: int = -1) -> Classifier: ...
+    def close(self) -> None:
+        """Give the memory back; what is in a map stays there."""
+
+    def replace(self, table: int, matches: bytes, miss: int, /) -> list[int]:
+        """Put rules in the place of all that a set has, made if need be. Returns their entries."""
+
+    def remove(self, table: int, /) -> None: ...
+    def rebuild(self, table: int, /) -> None:
+        """Choose the subtables anew; entries stay."""
+
+    def insert(self, table: int, match: bytes, /) -> int:
+        """Returns the rule's entry, its name until it is deleted."""
+
+    def delete(self, table: int, entry: int, /) -> None: ...
+    def read(self, table: int, entry: int, /) -> bytes:
+        """A struct `match`, without bits of the value outside of the mask."""
+
+    def lookup(self, table: int, fields: bytes, /) -> tuple[int, int]:
+        """The action, and the entry of the rule: 0 when none matched."""
+
+    def measure(self, table: int, /) -> dict[str, int]:
+        """What the set takes and the bound of its look-ups: struct vnet_measure."""
+
+    def check(self) -> str | None:
+        """Walk through everything: what is wrong, or None."""

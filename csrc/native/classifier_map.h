@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The classifier's image in the kernel: an array map of lines that programs read. */
+#ifndef VNET_CLASSIFIER_MAP_H
+#define VNET_CLASSIFIER_MAP_H
+
+#include "classifier.h"
+
+/*
+ * Maps the lines of `fd`, an array map made with BPF_F_MMAPABLE that has nothing in it yet, and
+ * begins an image there. The map outlives the classifier. 0, or -errno as the kernel says, besides
+ * what vnet_classifier_init() returns.
+ */
+int vnet_classifier_map(struct vnet_classifier *classifier, int fd, __u32 lines, __u32 sets);
+void vnet_classifier_unmap(struct vnet_classifier *classifier);
+
+#endif
