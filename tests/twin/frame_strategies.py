@@ -132,6 +132,22 @@ remote_rules = st.builds(
         ["10.0.0.0/8", "10.0.0.2/32", "0.0.0.0/0", "::/0", "2001:db8::/64", "2001:db8::2/128"]
     ),
 )
+#: A group has other members at other times.
+GROUPS = ("near", "far")
+members = st.lists(
+    st.sampled_from(
+        ["10.0.0.2", "10.0.0.3", "10.0.0.0/30", "0.0.0.0/1", "2001:db8::2", "2001:db8::/32"]
+    ),
+    max_size=3,
+)
+group_rules = st.builds(
+    lambda direction, what, group: Rule(direction=direction, remote_group=group, **what),
+    directions,
+    st.sampled_from(
+        [{}, {"ethertype": "ipv6"}, {"protocol": "tcp", "ports": (80, 80)}, {"protocol": "udp"}]
+    ),
+    st.sampled_from(GROUPS),
+)
 icmp_rules = st.builds(
     lambda direction, what: Rule(direction=direction, **what),
     directions,
@@ -147,11 +163,12 @@ icmp_rules = st.builds(
 )
 policies = st.builds(
     lambda items, established: Policy(rules=tuple(items), established=established),
-    st.lists(st.one_of(rules, rules, remote_rules, icmp_rules), max_size=6),
+    st.lists(st.one_of(rules, rules, remote_rules, icmp_rules, group_rules), max_size=6),
     st.sampled_from(list(Established)),
 )
 steps = st.one_of(
     *[packets] * 8,
     st.tuples(st.just("sleep"), st.sampled_from([1, 9, 20, 31, 61, 121])),
     st.tuples(st.just("policy"), policies),
+    st.tuples(st.just("members"), st.sampled_from(GROUPS), members),
 )

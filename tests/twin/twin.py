@@ -48,7 +48,14 @@ class Conn:
 
 
 class Twin:
-    def __init__(self, mac: str, addresses: tuple[str, ...], policy: Policy) -> None:
+    def __init__(
+        self,
+        mac: str,
+        addresses: tuple[str, ...],
+        policy: Policy,
+        members: dict[str, list[str]] | None = None,
+    ) -> None:
+        self.members = members or {}
         self.mac = bytes.fromhex(mac.replace(":", ""))
         self.addresses = {ipaddress.ip_address(item) for item in addresses}
         self.policy = policy
@@ -59,6 +66,11 @@ class Twin:
     def set_policy(self, policy: Policy) -> None:
         self.policy = policy
         self.fresh = set()
+
+    def set_members(self, group: str, members: list[str]) -> None:
+        """Whoever owes a verdict to one who left has it made again; so may everybody."""
+        self.members = {**self.members, group: members}
+        self.set_policy(Policy(rules=self.policy.rules, established=self.policy.established))
 
     def process(self, direction: Direction, frame: bytes, now: int) -> str:
         try:
@@ -213,8 +225,14 @@ class Twin:
 
     def _allowed(self, direction: Direction, proto: int, remote: Any, dport: int) -> bool:
         return any(
-            self._matches(rule, direction, proto, remote, dport) for rule in self.policy.rules
+            self._matches(rule, direction, proto, remote, dport)
+            and (not rule.remote_group or self._is_member(rule.remote_group, remote))
+            for rule in self.policy.rules
         )
+
+    def _is_member(self, group: str, address: Any) -> bool:
+        networks = [ipaddress.ip_network(item) for item in self.members.get(group, ())]
+        return any(address in network for network in networks)
 
     @staticmethod
     def _matches(rule: Rule, direction: Direction, proto: int, remote: Any, dport: int) -> bool:

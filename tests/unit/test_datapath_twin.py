@@ -69,6 +69,9 @@ def test_core_and_twin_agree(policy, own, sequence) -> None:
                 bench.driver.set_policy(PORT, new)
                 # A new object even when it is equal: verdicts are stale either way.
                 twin.set_policy(t.Policy(rules=new.rules, established=new.established))
+            case ("members", group, who):
+                bench.driver.set_members(group, {0: who})
+                twin.set_members(group, who)
             case (direction, frame):
                 hook = 0 if direction is t.EGRESS else 1
                 _, reason, _ = bench.process(hook, 5, frame)

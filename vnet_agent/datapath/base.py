@@ -7,7 +7,7 @@ adopts what an earlier process left. Methods block; those that can take long (`e
 """
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -228,6 +228,18 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def set_policy(self, port: str, policy: Policy) -> None:
         """Replace the port's rules as a whole; when it returns, no frame sees the old verdict."""
+
+    @abc.abstractmethod
+    def set_members(
+        self, group: str, members: Mapping[int, Collection[str]], *, complete: bool = True
+    ) -> None:
+        """Say who is a member of a group that rules name in `remote_group`, by network.
+
+        Members are addresses and CIDRs, of ports here and elsewhere. A group that was never told
+        of has those of an earlier process, or none. Who stays a member is one at every moment;
+        what was admitted by who is none any more is judged again with its next frame. Unless
+        `complete` nobody is taken away.
+        """
 
     # -- connections
 

@@ -6,7 +6,7 @@ which no half-made port can be seen.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import ParamSpec, TypeVar
 
 from vnet_agent.datapath import _flowcache as c
@@ -234,8 +234,26 @@ class FlowcacheDriver(Driver):
 
     def set_policy(self, port: str, policy: Policy) -> None:
         with self._lock:
-            local_id = self._id(port)
-            guarded(f"set_policy {port}", self._policies.assign, local_id, policy)
+            data = self._data(port)
+            guarded(
+                f"set_policy {port}",
+                self._policies.assign,
+                layout.number("port", "local_id", data),
+                policy,
+                network=layout.number("port", "network", data),
+            )
+
+    def set_members(
+        self, group: str, members: Mapping[int, Collection[str]], *, complete: bool = True
+    ) -> None:
+        with self._lock:
+            guarded(
+                f"set_members {group}",
+                self._policies.set_members,
+                group,
+                members,
+                complete=complete,
+            )
 
     # -- connections
 

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -67,6 +67,11 @@ class PolicyStore:
     def revision(self) -> str:
         """A short text that another set of groups, or another origin, does not have."""
         return self._revision
+
+    @property
+    def member_groups(self) -> Mapping[str, tuple[str, ...]]:
+        """The groups whose members rules ask for, with the members that are named by address."""
+        return self._member_groups
 
     def groups_of(self, port: Port) -> list[Group]:
         """The groups that apply to the port, in their order."""
@@ -182,8 +187,11 @@ class PolicyStore:
         for number, group in enumerate(state.groups):
             for selector in group.applies_to:
                 index.setdefault(selector, []).append(number)
+        named = {rule.remote_group for group in state.groups for rule in group.rules}
+        members = {group.name: group.members for group in state.groups}
         self._state = state
         self._index = index
+        self._member_groups = {name: members.get(name, ()) for name in named if name}
         self._revision = digest((state.origin, state.groups))[:16]
 
     async def _save(self, state: _State) -> None:
