@@ -276,6 +276,9 @@ class FakePolicy:
     def groups_of(self, port: Port) -> list[Group]:
         return []
 
+    def members_elsewhere(self, name: str) -> dict[int, set[str]]:
+        return {}
+
     def resolve(self, port: Port) -> Policy:
         self.asked.append(port)
         return self.policy

@@ -1,6 +1,6 @@
-"""Who is a member of the groups that rules ask for: ports here, and named addresses."""
+"""Who is a member of the groups that rules ask for: ports of all hosts, and named addresses."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 from vnet_agent.model.policy import Group
@@ -20,6 +20,8 @@ class PolicyStore(Protocol):
     def member_groups(self) -> Mapping[str, tuple[str, ...]]: ...
 
     def groups_of(self, port: Port) -> list[Group]: ...
+
+    def members_elsewhere(self, name: str) -> Mapping[int, Collection[str]]: ...
 
 
 class Membership:
@@ -42,7 +44,10 @@ class Membership:
             port: known[port] if port in known else self._look(port, groups) for port in ports
         }
         found: dict[str, dict[int, set[str]]] = {
-            name: {port.network: set(members) for port in self._names}
+            name: {
+                network: {*members, *self._policy.members_elsewhere(name).get(network, ())}
+                for network in {port.network for port in self._names}
+            }
             for name, members in groups.items()
         }
         for port, names in self._names.items():
