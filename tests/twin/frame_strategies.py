@@ -31,11 +31,13 @@ icmp6 = st.sampled_from([128, 128, 129, 129, 1, 2, 3, 130, 133, 134, 137, 143] +
 @st.composite
 def transports(draw, family: int) -> tuple[int, bytes]:
     proto = draw(
-        st.sampled_from([f.TCP, f.TCP, f.TCP, f.UDP, f.UDP, f.SCTP, 47, f.ICMP, f.ICMPV6])
+        st.sampled_from(
+            [f.TCP, f.TCP, f.TCP, f.UDP, f.UDP, f.SCTP, f.DCCP, f.UDPLITE, 47, f.ICMP, f.ICMPV6]
+        )
     )
     if proto == f.TCP:
         return proto, f.tcp(draw(ports), draw(ports), draw(flags))
-    if proto in (f.UDP, f.SCTP):
+    if proto in (f.UDP, f.SCTP, f.DCCP, f.UDPLITE):
         return proto, f.udp(draw(ports), draw(ports))
     if proto == 47:
         return proto, b"\0" * 8
@@ -120,6 +122,8 @@ rules = st.builds(
             {"protocol": "tcp", "ports": (22, 1000)},
             {"protocol": "udp", "ports": (53, 68)},
             {"protocol": "udp"},
+            {"protocol": "udplite", "ports": (80, 80)},
+            {"protocol": "dccp", "ports": (1, 79)},
             {"protocol": "47"},
         ]
     ),

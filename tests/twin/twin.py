@@ -27,7 +27,7 @@ LIFE = {
     "unreplied": 30,
     "replied": 180,
 }
-NAMES = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+NAMES = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "icmpv6": 58, "sctp": 132, "udplite": 136}
 
 
 def other(direction: Direction) -> Direction:
@@ -379,7 +379,7 @@ class Twin:
             ports.reverse()
         if proto == (1 if packet.family == 4 else 58):
             ports = [int.from_bytes(transport[4:6], "big"), 0]
-        elif proto not in (6, 17, 132):
+        elif proto not in (6, 17, 33, 132, 136):
             ports = [0, 0]
         return packet.family, proto, *addresses, *ports
 

@@ -279,3 +279,32 @@ def test_wrong_groups_are_refused_where_they_are_wrong(fields, line, detail) -> 
     with pytest.raises(PolicyError, match=detail) as caught:
         document.parse(f"groups:\n  - name: web\n    {fields}", name="f")
     assert caught.value.where == f"f:{line}"
+
+
+@pytest.mark.parametrize(
+    ("said", "protocol"),
+    [
+        ("any", None),
+        ("TCP", "tcp"),
+        ("ipv6-icmp", "icmpv6"),
+        ("icmp6", "icmpv6"),
+        ("58", "icmpv6"),
+        ("dccp", "dccp"),
+        ("136", "udplite"),
+        ("gre", "47"),
+        ("vrrp", "112"),
+        ("0", "0"),
+    ],
+)
+def test_protocols_are_named_as_neutron_names_them(said, protocol) -> None:
+    rule = {"direction": "ingress", "protocol": said}
+    (read,) = document.group_from_json({"name": "g", "rules": [rule]}).rules
+    assert read.protocol == protocol
+    again = {"name": "g", "rules": [msgspec.to_builtins(read)]}
+    assert document.group_from_json(again).rules == (read,)
+
+
+def test_icmp_of_ipv6_is_its_own_protocol() -> None:
+    rule = {"direction": "ingress", "protocol": "icmp", "ethertype": "IPv6", "icmp_type": 128}
+    (read,) = document.group_from_json({"name": "g", "rules": [rule]}).rules
+    assert (read.ethertype, read.protocol) == ("ipv6", "icmpv6")

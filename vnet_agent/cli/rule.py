@@ -97,7 +97,7 @@ class RuleAdd(ShowCommand):
             required=True,
             help="to the VM, or from it",
         )
-        parser.add_argument("--protocol", help="tcp, udp, sctp, icmp, icmpv6 or a number")
+        parser.add_argument("--protocol", help="a name, such as tcp, or a number")
         parser.add_argument(
             "--ports", metavar="PORT[-PORT]", help="destination: the VM's, or on egress the peer's"
         )

@@ -16,9 +16,8 @@ from vnet_agent.datapath._flowcache import (
 )
 from vnet_agent.exceptions import PolicyError
 from vnet_agent.model.policy import Direction, Established, Policy, Rule
+from vnet_agent.model.protocols import NAMES, PROTOCOLS, WITH_PORTS
 
-PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
-WITH_PORTS = {6, 17, 132}
 DIRECTIONS = {Direction.INGRESS: 0, Direction.EGRESS: 1}
 FAMILIES = {"ipv4": 4, "ipv6": 6}
 
@@ -224,8 +223,8 @@ def _dports(rule: Rule, proto: int | None, where: str) -> Iterator[tuple[int, in
         yield _icmp(rule, where)
     elif rule.ports is None:
         yield 0, 0
-    elif proto not in WITH_PORTS:
-        raise PolicyError(where=where, detail="ports need protocol tcp, udp or sctp")
+    elif NAMES.get(proto or 0) not in WITH_PORTS:
+        raise PolicyError(where=where, detail=f"ports need protocol {', '.join(WITH_PORTS)}")
     else:
         low, high = rule.ports
         if not 0 <= low <= high <= 65535:

@@ -25,7 +25,7 @@ class Established(enum.StrEnum):
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One stateful allow rule; what no rule allows is dropped.
 
-    `protocol` is a name (tcp, udp, sctp, icmp, icmpv6) or an IP protocol number as text, None for
+    `protocol` is a name of `model.protocols.PROTOCOLS` or an IP protocol number as text, None for
     any. `ports` is the inclusive destination port range: the VM's on ingress, the peer's on
     egress. `remote` is a CIDR: the peer's address. `ethertype` (ipv4, ipv6) None: both, unless
     `remote` says. `remote_group` is the name of a group that the peer must be a member of.

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from vnet_agent.model.policy import Direction, Established, Group, Rule
+from vnet_agent.model.protocols import NAMES, SPELLINGS, WITH_PORTS
 from vnet_agent.policy.tree import Node
 
 MAX_GROUPS = 1000
@@ -22,8 +23,6 @@ _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?\Z")
 #: IPv6's own spelling of IPv4 addresses.
 _MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 
-_NUMBERS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
-_WITH_PORTS = ("tcp", "udp", "sctp")
 _FAMILY = {"icmp": "ipv4", "icmpv6": "ipv6"}
 
 _RULE_KEYS = frozenset(Rule.__struct_fields__)
@@ -83,10 +82,13 @@ def read_rule(node: Node) -> Rule:
     direction = fields.get("direction")
     if direction is None:
         raise node.refused("a rule needs a direction: ingress or egress")
+    ethertype, protocol = _ethertype(fields.get("ethertype")), _protocol(fields.get("protocol"))
+    if (ethertype, protocol) == ("ipv6", "icmp"):
+        protocol = "icmpv6"  # as Neutron reads it
     rule = Rule(
         direction=_choice(direction, Direction),
-        ethertype=_ethertype(fields.get("ethertype")),
-        protocol=_protocol(fields.get("protocol")),
+        ethertype=ethertype,
+        protocol=protocol,
         ports=_ports(fields.get("ports")),
         icmp_type=_octet(fields.get("icmp_type")),
         icmp_code=_octet(fields.get("icmp_code")),
@@ -101,8 +103,8 @@ def read_rule(node: Node) -> Rule:
 
 
 def _check_protocol(rule: Rule, node: Node, fields: dict[str, Node]) -> None:
-    if rule.ports is not None and rule.protocol not in _WITH_PORTS:
-        raise fields["ports"].refused("ports need protocol tcp, udp or sctp")
+    if rule.ports is not None and rule.protocol not in WITH_PORTS:
+        raise fields["ports"].refused(f"ports need protocol {', '.join(WITH_PORTS)}")
     if rule.icmp_type is not None and rule.protocol not in _FAMILY:
         raise fields["icmp_type"].refused("icmp_type needs protocol icmp or icmpv6")
     if rule.icmp_code is not None and rule.icmp_type is None:
@@ -192,9 +194,10 @@ def _members(node: Node | None) -> tuple[str, ...]:
 def _ethertype(node: Node | None) -> str | None:
     if node is None:
         return None
-    if node.value not in ("ipv4", "ipv6"):
+    value = node.value.lower() if isinstance(node.value, str) else None
+    if value not in ("ipv4", "ipv6"):
         raise node.refused(f"{_show(node)} is no ethertype: ipv4 or ipv6")
-    return str(node.value)
+    return str(value)
 
 
 def _protocol(node: Node | None) -> str | None:
@@ -202,14 +205,15 @@ def _protocol(node: Node | None) -> str | None:
         return None
     value = node.value
     if isinstance(value, str):
-        if value in _NUMBERS.values():
-            return value
-        value = int(value) if re.fullmatch(r"[0-9]{1,3}", value) else None
+        if value == "any":
+            return None
+        digits = re.fullmatch(r"[0-9]{1,3}", value)
+        value = int(value) if digits else SPELLINGS.get(value.lower())
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
         raise node.refused(
-            f"{_show(node)} is no protocol: tcp, udp, sctp, icmp, icmpv6 or a number 0-255"
+            f"{_show(node)} is no protocol: {', '.join(SPELLINGS)}, any or a number 0-255"
         )
-    return _NUMBERS.get(value, str(value))
+    return NAMES.get(value, str(value))
 
 
 def _ports(node: Node | None) -> tuple[int, int] | None:
