@@ -103,6 +103,18 @@ def test_core_and_twin_agree_on_damaged_frames(packet, cut, change) -> None:
     assert reason == twin.process(direction, frame, bench.now), frame.hex()
 
 
+@given(packet=packets)
+def test_core_and_twin_agree_on_a_port_without_security(packet) -> None:
+    direction, frame = packet
+    bench = Bench(t.Policy())
+    bench.set_port(port_security=False)
+    twin = t.Twin(VM, (VM4, VM6), t.Policy())
+    twin.open = True
+    _, reason, _ = bench.process(0 if direction is t.EGRESS else 1, 5, frame)
+    assert reason == twin.process(direction, frame, bench.now), frame.hex()
+    assert bench.states() == []
+
+
 def test_the_twin_notices_a_difference() -> None:
     """The comparison can fail: another policy gives another answer."""
     bench = Bench(t.Policy())

@@ -21,7 +21,8 @@ class PortEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     `local_id` is the driver's 32-bit id, given by `set_port` and stable while the port exists.
     `generation` is the ownership token: it grows by one with each migration; a change that
-    carries an older one is refused. `quota` is the most connections the port may hold.
+    carries an older one is refused. `quota` is the most connections the port may hold. Without
+    `port_security` neither sources are checked nor policy.
     """
 
     port: str
@@ -35,6 +36,7 @@ class PortEntry(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     quota: int
     ifindex: int | None
+    port_security: bool = True
 
 
 class PortCounters(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +139,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     out: tuple[Exit, ...]
     role: Role
     addresses_known: bool
+    port_security: bool
     connections: int
     quota: int
 
@@ -185,6 +188,7 @@ class Driver(abc.ABC):
         role: Role,
         generation: int,
         quota: int,
+        port_security: bool = True,
     ) -> PortEntry:
         """Create the port or change it; connections, counters and attachment stay.
 

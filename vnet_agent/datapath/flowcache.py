@@ -110,6 +110,7 @@ class FlowcacheDriver(Driver):
         role: Role,
         generation: int,
         quota: int,
+        port_security: bool = True,
     ) -> PortEntry:
         operation = f"set_port {port}"
         wanted = guarded(
@@ -117,7 +118,9 @@ class FlowcacheDriver(Driver):
             lambda: {
                 "mac": layout.pack_mac(mac),
                 "network": network,
-                "flags": c.PORT_BRIDGED * bridged | c.PORT_ADDRESSES * bool(addresses),
+                "flags": c.PORT_BRIDGED * bridged
+                | c.PORT_ADDRESSES * bool(addresses)
+                | c.PORT_OPEN * (not port_security),
                 "role": ROLES[role],
                 "owner": generation,
             },
@@ -479,4 +482,5 @@ class FlowcacheDriver(Driver):
             generation=layout.number("port", "owner", data),
             quota=layout.number("port", "quota", data),
             ifindex=layout.number("port", "ifindex", data) or None,
+            port_security=not layout.number("port", "flags", data) & c.PORT_OPEN,
         )

@@ -186,6 +186,7 @@ def decode_run(
         digest=digest,
         out=exits,
         role=role,
+        port_security=not layout.number("port", "flags", raw["port"]) & c.PORT_OPEN,
         addresses_known=bool(layout.number("port", "flags", raw["port"]) & c.PORT_ADDRESSES),
         connections=connections,
         quota=layout.number("port", "quota", raw["port"]),

@@ -181,6 +181,7 @@ class Table:
             addresses=port.addresses,
             network=port.network,
             bridged=port.bridge is not None,
+            port_security=port.port_security,
             role=role,
             generation=generation,
             quota=self._quota,
@@ -205,6 +206,7 @@ def _port_of(held: PortEntry, tap: str) -> Port:
         addresses=held.addresses,
         network=held.network,
         bridge="?" if held.bridged else None,
+        port_security=held.port_security,
     )
 
 
