@@ -8,6 +8,7 @@ from aiohttp import web
 from oslo_config import cfg
 
 from vnet_controller.hub import Hub, Latest
+from vnet_controller.membership import Membership
 from vnet_controller.metrics import Metrics
 from vnet_controller.packets import Packets
 from vnet_controller.store.database import Database
@@ -25,6 +26,7 @@ class Services:
     revision: Latest
     metrics: Metrics
     packets: Packets
+    membership: Membership
 
 
 SERVICES = web.AppKey("services", Services)
@@ -44,7 +46,11 @@ def make_services(conf: cfg.ConfigOpts) -> Services:
         group=conf.database.group_commit,
         waiting=conf.limits.waiting_writes,
     )
-    return Services(conf, database, writer, Hub(database), Latest(), metrics, Packets())
+    revision = Latest()
+    membership = Membership(database, revision)
+    return Services(
+        conf, database, writer, Hub(database), revision, metrics, Packets(), membership
+    )
 
 
 def make_ssl_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:

@@ -24,6 +24,8 @@ static int init_tables(struct vnet_datapath *datapath)
 		[VNET_TABLE_RULES] = VNET_MAX_RULES,
 		[VNET_TABLE_META] = VNET_META_COUNT,
 		[VNET_TABLE_CAPTURES] = datapath->max_ports,
+		[VNET_TABLE_GROUPS] = VNET_MAX_GROUP,
+		[VNET_TABLE_PEERS] = VNET_MAX_PEERS,
 	};
 
 	for (int i = 0; i < VNET_TABLE_COUNT; i++)

@@ -22,7 +22,9 @@
 	X(POLICIES, policies, sizeof(__u32), sizeof(struct vnet_policy))                           \
 	X(RULES, rules, sizeof(struct vnet_rule_key), sizeof(struct vnet_rule))                    \
 	X(META, meta, sizeof(__u32), sizeof(__u64))                                                \
-	X(CAPTURES, captures, sizeof(__u32), sizeof(struct vnet_capture))
+	X(CAPTURES, captures, sizeof(__u32), sizeof(struct vnet_capture))                          \
+	X(GROUPS, groups, sizeof(__u32), sizeof(struct vnet_group))                                \
+	X(PEERS, peers, sizeof(struct vnet_peer_key), sizeof(__u32))
 
 enum vnet_table_id {
 #define VNET_TABLE_ENUM(id, name, key, value) VNET_TABLE_##id,
@@ -32,12 +34,13 @@ enum vnet_table_id {
 };
 
 /* What `meta` holds. */
-enum vnet_meta { VNET_META_NEXT_POLICY = 0, VNET_META_COUNT = 8 };
+enum vnet_meta { VNET_META_NEXT_POLICY = 0, VNET_META_LAST_GROUP = 1, VNET_META_COUNT = 8 };
 
 #define VNET_MAX_IFACES 131072
 #define VNET_MAX_ADDRESSES 262144
 #define VNET_MAX_POLICIES 65536
 #define VNET_MAX_RULES 1048576
+#define VNET_MAX_PEERS 262144
 
 /* Owns everything in it, but `ports` only when `owns_ports`: the kernel's driver maps that. */
 struct vnet_datapath {
