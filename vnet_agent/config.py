@@ -93,9 +93,11 @@ DATAPATH: list[cfg.Opt] = [
     cfg.ListOpt(
         "uplinks",
         default=[],
-        item_type=cfg_types.String(regex=r"^[^\s:/]{1,15}(:[0-9]{1,8})?$"),
-        help="Interfaces that lead out of the host, each as NAME or NAME:NETWORK (network number, "
-        "0 if it is not given). Frames that no local port takes leave here.",
+        item_type=cfg_types.String(regex=r"^[^\s:/]{1,15}(:[0-9]{1,8}(:vlan=[0-9]{1,4})?)?$"),
+        help="Interfaces that lead out of the host, and the numbers of networks that leave there: "
+        "NAME:NETWORK untagged, NAME:NETWORK:vlan=ID with an 802.1Q tag, NAME network 0 untagged. "
+        "An interface may stand several times, for a network each, of which one may be untagged. "
+        "Frames that no local port takes leave here.",
     ),
     cfg.IntOpt(
         "connection_quota",

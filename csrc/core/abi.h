@@ -61,12 +61,14 @@ _Static_assert(offsetof(struct vnet_port, port) == 56, "vnet_port.port");
 
 enum vnet_iface_kind { VNET_IFACE_PORT = 1, VNET_IFACE_UPLINK = 2 };
 
+enum vnet_iface_flags { VNET_IFACE_TAGGED = 1 /* no network leaves untagged */ };
+
 /* By ifindex: what an interface is to the datapath. */
 struct vnet_iface {
 	__u32 kind;
 	__u32 local_id; /* of the port */
-	__u32 network;  /* of the uplink */
-	__u32 reserved;
+	__u32 network;  /* of the uplink's untagged frames */
+	__u32 flags;
 };
 _Static_assert(sizeof(struct vnet_iface) == 16, "vnet_iface");
 

@@ -8,11 +8,13 @@
 
 #include "capture.h"
 #include "track.h"
+#include "vlan.h"
 
 struct vnet_verdict {
 	__u32 reason;
 	__u32 ifindex;
 	struct vnet_port *target; /* the port behind ifindex, NULL when that is an uplink */
+	__u32 vlan; /* the tag with which the frame leaves, 0: none */
 };
 
 /* Where a broadcast is copied to. */
@@ -86,7 +88,6 @@ VNET_INLINE __u32 vnet_forward(struct vnet_ctx *ctx, const struct vnet_port *por
 			       const struct vnet_packet *p, struct vnet_verdict *verdict)
 {
 	__u32 group = p->target_mac & VNET_MAC_GROUP;
-	__u32 *uplink;
 
 	if (group)
 		vnet_flood(ctx, p, port->network, port->local_id);
@@ -95,11 +96,10 @@ VNET_INLINE __u32 vnet_forward(struct vnet_ctx *ctx, const struct vnet_port *por
 			 vnet_find_target(ctx, port->network, p->target_mac, port->local_id));
 	if (verdict->ifindex)
 		return VNET_REDIRECT;
-	uplink = vnet_uplink(ctx, port->network);
-	if (uplink && p->target_mac != port->mac) {
-		verdict->ifindex = *uplink;
+	if (p->target_mac != port->mac)
+		verdict->ifindex = vnet_way_out(ctx, port->network, &verdict->vlan);
+	if (verdict->ifindex)
 		return VNET_REDIRECT;
-	}
 	if (group)
 		return VNET_CONSUMED;
 	verdict->reason = VNET_REASON_NO_DESTINATION;
@@ -246,21 +246,47 @@ VNET_INLINE __u32 vnet_hand_over(struct vnet_ctx *ctx, struct vnet_packet *p,
 	return vnet_receive(ctx, port, verdict->reason);
 }
 
+/* To the members without the tag, to the host with it. */
+VNET_INLINE __u32 vnet_flood_in(struct vnet_ctx *ctx, const struct vnet_packet *p,
+				const struct vnet_tag *tag, struct vnet_verdict *verdict)
+{
+	if (vnet_take_tag(ctx, tag))
+		return VNET_PASS;
+	vnet_flood(ctx, p, tag->network, 0);
+	if (!vnet_give_tag(ctx, tag))
+		return VNET_PASS;
+	verdict->reason = VNET_REASON_VLAN;
+	return VNET_DROP;
+}
+
 /* What is not for a VM here is the host's own and passes. */
 VNET_INLINE __u32 vnet_from_uplink(struct vnet_ctx *ctx, struct vnet_verdict *verdict)
 {
 	struct vnet_iface *iface = vnet_iface(ctx, vnet_ifindex(ctx));
 	struct vnet_packet p;
+	struct vnet_tag tag;
 
 	verdict->reason = VNET_REASON_NONE;
-	if (!iface || iface->kind != VNET_IFACE_UPLINK || vnet_parse_ethernet(ctx, &p))
+	if (!iface || iface->kind != VNET_IFACE_UPLINK || vnet_parse_uplink(ctx, iface, &p, &tag))
 		return VNET_PASS;
-	if (p.target_mac & VNET_MAC_GROUP) {
-		vnet_flood(ctx, &p, iface->network, 0);
+	if (p.target_mac & VNET_MAC_GROUP)
+		return vnet_flood_in(ctx, &p, &tag, verdict);
+	vnet_aim(verdict, vnet_find_target(ctx, tag.network, p.target_mac, 0));
+	if (!verdict->ifindex)
 		return VNET_PASS;
-	}
-	vnet_aim(verdict, vnet_find_target(ctx, iface->network, p.target_mac, 0));
-	return verdict->ifindex ? VNET_REDIRECT : VNET_PASS;
+	if (!vnet_take_tag(ctx, &tag))
+		return VNET_REDIRECT;
+	verdict->reason = VNET_REASON_VLAN;
+	return VNET_DROP;
+}
+
+/* The last step with a frame: it leaves as it is said there, once everybody has seen it here. */
+VNET_INLINE __u32 vnet_finish(struct vnet_ctx *ctx, __u32 action, struct vnet_verdict *verdict)
+{
+	if (action != VNET_REDIRECT || !verdict->vlan || !vnet_push_tag(ctx, verdict->vlan))
+		return action;
+	verdict->reason = VNET_REASON_VLAN;
+	return VNET_DROP;
 }
 
 #endif

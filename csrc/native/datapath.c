@@ -24,6 +24,8 @@ static int init_tables(struct vnet_datapath *datapath)
 		[VNET_TABLE_RULES] = VNET_MAX_RULES,
 		[VNET_TABLE_META] = VNET_META_COUNT,
 		[VNET_TABLE_CAPTURES] = datapath->max_ports,
+		[VNET_TABLE_SEGMENTS] = VNET_MAX_SEGMENTS,
+		[VNET_TABLE_VLANS] = VNET_MAX_SEGMENTS,
 	};
 
 	for (int i = 0; i < VNET_TABLE_COUNT; i++)
@@ -89,6 +91,8 @@ void vnet_datapath_conns_delete(struct vnet_datapath *datapath, __u32 local_id)
 
 struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook hook)
 {
+	const __u8 *data = ctx->data;
+	__u32 length = ctx->length;
 	struct vnet_verdict verdict = {0};
 	struct vnet_result result;
 	struct vnet_packet p;
@@ -103,8 +107,16 @@ struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook ho
 	default:
 		result.action = vnet_from_uplink(ctx, &verdict);
 	}
+	result.action = vnet_finish(ctx, result.action, &verdict);
 	result.reason = verdict.reason;
 	result.ifindex = verdict.ifindex;
+	if (result.action == VNET_REDIRECT)
+		vnet_leaves(ctx, result.ifindex);
+	/* The caller's frame is what it was. */
+	free(ctx->changed);
+	ctx->changed = NULL;
+	ctx->data = data;
+	ctx->length = length;
 	return result;
 }
 

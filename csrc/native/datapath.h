@@ -8,6 +8,7 @@
 
 #include "capture_abi.h"
 #include "conn.h"
+#include "network_abi.h"
 #include "record.h"
 #include "ring.h"
 #include "table.h"
@@ -22,7 +23,9 @@
 	X(POLICIES, policies, sizeof(__u32), sizeof(struct vnet_policy))                           \
 	X(RULES, rules, sizeof(struct vnet_rule_key), sizeof(struct vnet_rule))                    \
 	X(META, meta, sizeof(__u32), sizeof(__u64))                                                \
-	X(CAPTURES, captures, sizeof(__u32), sizeof(struct vnet_capture))
+	X(CAPTURES, captures, sizeof(__u32), sizeof(struct vnet_capture))                          \
+	X(SEGMENTS, segments, sizeof(__u32), sizeof(struct vnet_segment))                          \
+	X(VLANS, vlans, sizeof(struct vnet_vlan_key), sizeof(__u32))
 
 enum vnet_table_id {
 #define VNET_TABLE_ENUM(id, name, key, value) VNET_TABLE_##id,
@@ -74,6 +77,10 @@ struct vnet_ctx {
 	__u32 outs; /* copies that were sent */
 	__u32 out[VNET_MAX_OUT];
 	struct vnet_trace *trace; /* NULL unless somebody wants to know */
+	__u8 *changed;            /* owned: the frame once it is not what it was; see edit.c */
+	/* Sees each frame that leaves, and where; may be NULL. */
+	void (*leaves)(void *arg, __u32 ifindex, const __u8 *data, __u32 length);
+	void *leaves_arg;
 };
 
 enum vnet_hook { VNET_FROM_PORT = 0, VNET_TO_PORT = 1, VNET_FROM_UPLINK = 2 };

@@ -12,6 +12,7 @@
 #define BENCH_PORT 1
 #define BENCH_TAP 5
 #define BENCH_UPLINK 9
+#define BENCH_VLAN 100 /* the network comes in so, too */
 #define BENCH_QUOTA 64
 
 #define CHECK(condition)                                                                           \
@@ -59,6 +60,7 @@ static inline void bench_init(struct vnet_datapath *datapath)
 	struct vnet_iface tap = {.kind = VNET_IFACE_PORT, .local_id = BENCH_PORT};
 	struct vnet_iface uplink = {.kind = VNET_IFACE_UPLINK};
 	__u32 tap_index = BENCH_TAP, uplink_index = BENCH_UPLINK, network = 0, id = BENCH_PORT;
+	struct vnet_vlan_key vlan = {.ifindex = BENCH_UPLINK, .vlan = BENCH_VLAN};
 	struct vnet_member_key member = {0};
 	struct vnet_mac_key mac = {.mac = vnet_mac(bench_vm)};
 
@@ -79,6 +81,7 @@ static inline void bench_init(struct vnet_datapath *datapath)
 	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_IFACES], &tap_index, &tap));
 	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_IFACES], &uplink_index, &uplink));
 	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_UPLINKS], &network, &uplink_index));
+	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_VLANS], &vlan, &network));
 	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_MEMBERS], &member, &id));
 	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_FDB], &mac, &id));
 }

@@ -1,7 +1,7 @@
 """A datapath, a libvirt, a kernel and an event log that do as they are told, and remember."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -60,7 +60,8 @@ class FakeDriver(Driver):
         self.entries: dict[str, PortEntry] = {}
         self.policies: dict[str, Policy] = {}
         self.calls: list[tuple[Any, ...]] = []
-        self.uplinks: dict[int, int] = {}
+        self.uplinks: dict[int, int | None] = {}
+        self.vlans: dict[int, dict[int, int]] = {}
         self.refuse: set[str] = set()
 
     def _note(self, *call: Any) -> None:
@@ -112,13 +113,17 @@ class FakeDriver(Driver):
         self._note("detach", port)
         self._replace(port, ifindex=None)
 
-    def attach_uplink(self, ifindex: int, *, network: int) -> None:
+    def attach_uplink(
+        self, ifindex: int, *, network: int | None = None, vlans: Mapping[int, int] | None = None
+    ) -> None:
         self._note("attach_uplink", ifindex, network)
         self.uplinks[ifindex] = network
+        self.vlans[ifindex] = dict(vlans or {})
 
     def detach_uplink(self, ifindex: int) -> None:
         self._note("detach_uplink", ifindex)
         self.uplinks.pop(ifindex, None)
+        self.vlans.pop(ifindex, None)
 
     def counters(self, port: str) -> PortCounters:
         raise NotImplementedError

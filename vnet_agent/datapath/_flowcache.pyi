@@ -22,6 +22,7 @@ PORT_CAPTURED: int
 CAPTURE_SNAP: int
 IFACE_PORT: int
 IFACE_UPLINK: int
+IFACE_TAGGED: int
 CONN_EGRESS: int
 CONN_ASSURED: int
 CONN_IMPORTED: int
@@ -38,6 +39,8 @@ TABLE_POLICIES: int
 TABLE_RULES: int
 TABLE_META: int
 TABLE_CAPTURES: int
+TABLE_SEGMENTS: int
+TABLE_VLANS: int
 
 REASONS: tuple[str, ...]
 STATES: tuple[str, ...]
@@ -118,6 +121,11 @@ class Native(Datapath):
         self, hook: int, ifindex: int, frame: bytes, now: int = 0, /
     ) -> tuple[int, int, tuple[int, ...]]:
         """Action, reason, and the interfaces on which the frame leaves."""
+
+    def run(
+        self, hook: int, ifindex: int, frame: bytes, now: int = 0, /
+    ) -> tuple[int, int, list[tuple[int, bytes]]]:
+        """As `process`, but each interface with the frame as it leaves there."""
 
     def set_clock(self, now: int, /) -> None:
         """Stop the clock at `now` ns; 0 lets it run."""

@@ -7,7 +7,7 @@ adopts what an earlier process left. Methods block; those that can take long (`e
 """
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -105,12 +105,14 @@ class FlowPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """An interface that a frame leaves on: the tap of `port`, or the uplink of `network`."""
+    """An interface that a frame leaves on: the tap of `port`, or the uplink of `network`, there
+    with the tag `vlan` if that is not None."""
 
     ifindex: int
     interface: str | None
     port: str | None
     network: int | None
+    vlan: int | None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,11 +209,19 @@ class Driver(abc.ABC):
         """Stop guarding the port's tap, which may be gone already."""
 
     @abc.abstractmethod
-    def attach_uplink(self, ifindex: int, *, network: int) -> None:
-        """Make the interface the way out for frames of the network that no local port takes."""
+    def attach_uplink(
+        self, ifindex: int, *, network: int | None = None, vlans: Mapping[int, int] | None = None
+    ) -> None:
+        """Make the interface the way out for frames of its networks that no local port takes.
+
+        `network` leaves untagged, each of `vlans` (802.1Q id: network) with its tag; the interface
+        carries nothing else, and no other interface carries these. Raises DatapathError, with
+        nothing changed, for an id that is not 1 to 4094 or a network that stands twice.
+        """
 
     @abc.abstractmethod
-    def detach_uplink(self, ifindex: int) -> None: ...
+    def detach_uplink(self, ifindex: int) -> None:
+        """The interface, which may be gone already, is the way out of no network any more."""
 
     @abc.abstractmethod
     def counters(self, port: str) -> PortCounters: ...

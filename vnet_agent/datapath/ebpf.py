@@ -97,7 +97,7 @@ class EbpfDriver(FlowcacheDriver):
     def _forget_interface(self, ifindex: int, *, uplink: bool) -> None:
         local_id = self._topology.port_of(ifindex)
         if uplink:
-            self._topology.remove_uplink(ifindex)
+            self._segments.remove(ifindex)
         else:
             self._topology.remove_iface(ifindex)
         if local_id is not None:

@@ -1,4 +1,4 @@
-"""Who is where: addresses, MACs, members of networks, interfaces and uplinks, in the tables."""
+"""Who is where: addresses, MACs, members of networks and interfaces, in the tables."""
 
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
@@ -151,11 +151,11 @@ class Topology:
 
     # -- interfaces
 
-    def set_iface(self, ifindex: int, *, kind: int, local_id: int = 0, network: int = 0) -> None:
+    def set_iface(self, ifindex: int, *, kind: int, local_id: int) -> None:
         self._c.table_put(
             c.TABLE_IFACES,
             layout.u32(ifindex),
-            layout.pack("iface", kind=kind, local_id=local_id, network=network),
+            layout.pack("iface", kind=kind, local_id=local_id),
         )
 
     def remove_iface(self, ifindex: int) -> None:
@@ -168,13 +168,6 @@ class Topology:
             return None
         return layout.number("iface", "local_id", data)
 
-    def network_of(self, ifindex: int) -> int | None:
-        """The network that the interface is the uplink of."""
-        data = self._c.table_get(c.TABLE_IFACES, layout.u32(ifindex))
-        if data is None or layout.number("iface", "kind", data) != c.IFACE_UPLINK:
-            return None
-        return layout.number("iface", "network", data)
-
     def ifaces(self) -> list[tuple[int, bool]]:
         """(ifindex, whether it is an uplink) of everything attached."""
         return [
@@ -184,28 +177,3 @@ class Topology:
             )
             for key, value in self._c.table_items(c.TABLE_IFACES)
         ]
-
-    def set_uplink(self, ifindex: int, network: int) -> int | None:
-        """One uplink a network, one network an uplink: what was there before is forgotten.
-
-        Saying again what holds changes nothing, not even for a moment. Returns the interface
-        that is no uplink any more.
-        """
-        before = self._c.table_get(c.TABLE_UPLINKS, layout.u32(network))
-        self.set_iface(ifindex, kind=c.IFACE_UPLINK, network=network)
-        self._c.table_put(c.TABLE_UPLINKS, layout.u32(network), layout.u32(ifindex))
-        for key, value in self._c.table_items(c.TABLE_UPLINKS):
-            if value == layout.u32(ifindex) and key != layout.u32(network):
-                self._c.table_remove(c.TABLE_UPLINKS, key)
-        if before is None or before == layout.u32(ifindex):
-            return None
-        replaced = int.from_bytes(before, "little")
-        self.remove_iface(replaced)
-        return replaced
-
-    def remove_uplink(self, ifindex: int) -> None:
-        for key, value in self._c.table_items(c.TABLE_UPLINKS):
-            if int.from_bytes(value, "little") == ifindex:
-                self._c.table_remove(c.TABLE_UPLINKS, key)
-        if self.port_of(ifindex) is None:
-            self.remove_iface(ifindex)
