@@ -99,6 +99,14 @@ DATAPATH: list[cfg.Opt] = [
         "An interface may stand several times, for a network each, of which one may be untagged. "
         "Frames that no local port takes leave here.",
     ),
+    cfg.BoolOpt(
+        "answer_neighbours",
+        default=False,
+        help="Whether the datapath itself answers a VM that asks who has an address (ARP, IPv6 "
+        "neighbour solicitation) where a port here in its network has it, instead of asking "
+        "everybody. Leave it off where an address that a port's metadata list can pass to a VM of "
+        "another host, as virtual addresses do: the answer would always be the port here.",
+    ),
     cfg.IntOpt(
         "connection_quota",
         default=65536,

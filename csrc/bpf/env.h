@@ -113,6 +113,21 @@ VNET_INLINE int vnet_push_tag(struct __sk_buff *skb, __u16 tci)
 	return (int)bpf_skb_vlan_push(skb, bpf_htons(0x8100), tci);
 }
 
+/* Of 16-bit words as they lie there, to be folded; a multiple of 4 bytes. */
+VNET_INLINE __u32 vnet_sum(const void *bytes, __u32 length, __u32 seed)
+{
+	return bpf_csum_diff(NULL, 0, (__be32 *)bytes, length, seed);
+}
+
+/* The frame becomes these bytes, and whoever else looks at it keeps the old ones. */
+VNET_INLINE int vnet_rewrite(struct __sk_buff *skb, const __u8 *frame, __u32 length)
+{
+	int error = (int)bpf_skb_change_tail(skb, length, 0);
+
+	return error ? error
+		     : (int)bpf_skb_store_bytes(skb, 0, frame, length, BPF_F_RECOMPUTE_CSUM);
+}
+
 /* Ticks are enough for lives of seconds, and cost a fraction of the exact clock. */
 VNET_INLINE __u64 vnet_now(struct __sk_buff *skb)
 {
@@ -142,6 +157,12 @@ VNET_INLINE struct vnet_segment *vnet_segment(struct __sk_buff *skb, __u32 netwo
 VNET_INLINE __u32 *vnet_vlan(struct __sk_buff *skb, const struct vnet_vlan_key *key)
 {
 	return bpf_map_lookup_elem(&vnet_vlans, key);
+}
+
+VNET_INLINE struct vnet_binding *vnet_binding(struct __sk_buff *skb,
+					      const struct vnet_binding_key *key)
+{
+	return bpf_map_lookup_elem(&vnet_bindings, key);
 }
 
 VNET_INLINE __u32 *vnet_find_mac(struct __sk_buff *skb, const struct vnet_mac_key *key)

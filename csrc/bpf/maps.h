@@ -60,6 +60,14 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, VNET_MAX_BINDINGS);
+	__type(key, struct vnet_binding_key);
+	__type(value, struct vnet_binding);
+} vnet_bindings SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(max_entries, 1);
 	__type(key, struct vnet_mac_key);
 	__type(value, __u32);

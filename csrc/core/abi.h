@@ -33,6 +33,7 @@ enum vnet_role { VNET_NO_ROLE = 0, VNET_STANDBY = 1, VNET_ACTIVE = 2, VNET_MOVED
 enum vnet_port_flags {
 	VNET_PORT_BRIDGED = 1,   /* a Linux bridge forwards; only guard */
 	VNET_PORT_ADDRESSES = 2, /* its addresses are known: check sources */
+	VNET_PORT_ANSWERED = 32, /* it is told of known neighbours: see neighbour.h */
 	VNET_PORT_CAPTURED = 128, /* somebody looks on: see capture.h */
 };
 

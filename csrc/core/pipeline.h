@@ -7,6 +7,7 @@
 #define VNET_PIPELINE_H
 
 #include "capture.h"
+#include "neighbour.h"
 #include "track.h"
 #include "vlan.h"
 
@@ -14,7 +15,8 @@ struct vnet_verdict {
 	__u32 reason;
 	__u32 ifindex;
 	struct vnet_port *target; /* the port behind ifindex, NULL when that is an uplink */
-	__u32 vlan; /* the tag with which the frame leaves, 0: none */
+	__u32 vlan;   /* the tag with which the frame leaves, 0: none */
+	__u64 answer; /* it goes back as an answer, see neighbour.h; 0: it does not */
 };
 
 /* Where a broadcast is copied to. */
@@ -89,6 +91,13 @@ VNET_INLINE __u32 vnet_forward(struct vnet_ctx *ctx, const struct vnet_port *por
 {
 	__u32 group = p->target_mac & VNET_MAC_GROUP;
 
+	if (group && port->flags & VNET_PORT_ANSWERED && port->ifindex) {
+		verdict->answer = vnet_find_answer(ctx, port->mac, port->network);
+		if (verdict->answer) {
+			verdict->ifindex = port->ifindex;
+			return VNET_REDIRECT;
+		}
+	}
 	if (group)
 		vnet_flood(ctx, p, port->network, port->local_id);
 	else
@@ -283,10 +292,17 @@ VNET_INLINE __u32 vnet_from_uplink(struct vnet_ctx *ctx, struct vnet_verdict *ve
 /* The last step with a frame: it leaves as it is said there, once everybody has seen it here. */
 VNET_INLINE __u32 vnet_finish(struct vnet_ctx *ctx, __u32 action, struct vnet_verdict *verdict)
 {
-	if (action != VNET_REDIRECT || !verdict->vlan || !vnet_push_tag(ctx, verdict->vlan))
+	if (action != VNET_REDIRECT)
 		return action;
-	verdict->reason = VNET_REASON_VLAN;
-	return VNET_DROP;
+	if (verdict->vlan && vnet_push_tag(ctx, verdict->vlan)) {
+		verdict->reason = VNET_REASON_VLAN;
+		return VNET_DROP;
+	}
+	if (verdict->answer && vnet_answer(ctx, verdict->answer)) {
+		verdict->reason = VNET_REASON_MALFORMED;
+		return VNET_DROP;
+	}
+	return action;
 }
 
 #endif

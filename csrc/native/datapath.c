@@ -26,6 +26,7 @@ static int init_tables(struct vnet_datapath *datapath)
 		[VNET_TABLE_CAPTURES] = datapath->max_ports,
 		[VNET_TABLE_SEGMENTS] = VNET_MAX_SEGMENTS,
 		[VNET_TABLE_VLANS] = VNET_MAX_SEGMENTS,
+		[VNET_TABLE_BINDINGS] = VNET_MAX_BINDINGS,
 	};
 
 	for (int i = 0; i < VNET_TABLE_COUNT; i++)

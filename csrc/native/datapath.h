@@ -25,7 +25,8 @@
 	X(META, meta, sizeof(__u32), sizeof(__u64))                                                \
 	X(CAPTURES, captures, sizeof(__u32), sizeof(struct vnet_capture))                          \
 	X(SEGMENTS, segments, sizeof(__u32), sizeof(struct vnet_segment))                          \
-	X(VLANS, vlans, sizeof(struct vnet_vlan_key), sizeof(__u32))
+	X(VLANS, vlans, sizeof(struct vnet_vlan_key), sizeof(__u32))                               \
+	X(BINDINGS, bindings, sizeof(struct vnet_binding_key), sizeof(struct vnet_binding))
 
 enum vnet_table_id {
 #define VNET_TABLE_ENUM(id, name, key, value) VNET_TABLE_##id,

@@ -51,3 +51,14 @@ int vnet_push_tag(struct vnet_ctx *ctx, __u16 tci)
 	ctx->length += TAG_SIZE;
 	return 0;
 }
+
+int vnet_rewrite(struct vnet_ctx *ctx, const __u8 *frame, __u32 length)
+{
+	__u8 *copy = make_writable(ctx, length);
+
+	if (!copy)
+		return -1;
+	memcpy(copy, frame, length);
+	ctx->length = length;
+	return 0;
+}

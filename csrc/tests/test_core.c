@@ -210,6 +210,7 @@ static void test_table(void)
 }
 
 #include "vlan_tests.h"
+#include "neighbour_tests.h"
 
 int main(void)
 {
@@ -220,6 +221,7 @@ int main(void)
 	test_table();
 	test_capture_loses_none_uncounted();
 	test_tags();
+	test_answers();
 	puts("core: ok");
 	return 0;
 }

@@ -5,6 +5,9 @@ refuses is the matter of twin.py.
 """
 
 from dataclasses import dataclass, field
+from typing import Any
+
+from twin_neighbour import answer
 
 VLAN_TAG = b"\x81\x00"
 TAGS = (VLAN_TAG, b"\x88\xa8")
@@ -14,6 +17,7 @@ TAGS = (VLAN_TAG, b"\x88\xa8")
 class Port:
     mac: bytes
     network: int
+    addresses: tuple[Any, ...] = ()
 
 
 @dataclass
@@ -34,10 +38,12 @@ Out = tuple[int, bytes]
 
 @dataclass
 class Switch:
-    """By interface. `from_port` and `from_uplink` give what leaves where."""
+    """By interface. `from_port` and `from_uplink` give what leaves where. With `answers` a VM is
+    told of neighbours that are known."""
 
     ports: dict[int, Port]
     uplinks: dict[int, Uplink]
+    answers: bool = False
 
     def from_port(self, ifindex: int, frame: bytes) -> list[Out] | str:
         """What leaves, or why nothing does."""
@@ -46,6 +52,9 @@ class Switch:
             return "vlan"
         if frame[6:12] != port.mac:
             return "mac-spoof"
+        told = self.answers and answer(frame, port.mac, lambda item: self._who(port.network, item))
+        if told:
+            return [(ifindex, told)]
         local = self._local(port.network, frame, ifindex)
         group = frame[0] & 1
         if local and not group:
@@ -58,6 +67,15 @@ class Switch:
         network = self.uplinks[ifindex].network(tag)
         bare = frame if tag is None else frame[:12] + frame[16:]
         return [] if network is None else self._local(network, bare, None)
+
+    def _who(self, network: int, address: Any) -> tuple[bytes, bool] | None:
+        """Of several ports with the address none is known to have it now."""
+        has = [
+            port.mac
+            for port in self.ports.values()
+            if port.network == network and address in port.addresses
+        ]
+        return (has[0], False) if len(has) == 1 else None
 
     def _local(self, network: int, frame: bytes, sender: int | None) -> list[Out]:
         """Ports of the network that the frame is for; never its sender, by tap or by MAC."""

@@ -119,12 +119,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """What the datapath would do with a frame.
 
     `verdict` is `deliver` (to the VM), `bridge` (the Linux bridge forwards), `forward` (to `out`),
-    `flood` (copies to `out`, which may be empty) or `drop`. `reason` is why it is dropped, and
-    `parsed` why it could not be read whole. `cache` is `hit` (the entry answers), `stale` (the
-    entry is judged again), `anew` (the entry's connection is over, or not this frame's), `miss`
-    (there is no entry) or `none` (nothing was looked up). `connection` is the entry, and `then`
-    what becomes of it. `rules` are positions in the policy of those that matched; `digest` tells
-    which policy that is, None: the port has none. `connections` of `quota` are in use.
+    `flood` (copies to `out`, which may be empty), `answer` (it asks for a known neighbour and goes
+    back as the answer) or `drop`. `reason` is why it is dropped, `parsed` why it could not be read
+    whole. `cache` is `hit` (the entry answers), `stale` (the entry is judged again), `anew` (the
+    entry's connection is over, or not this frame's), `miss` (there is no entry) or `none` (nothing
+    was looked up). `connection` is the entry, and `then` what becomes of it. `rules` are positions
+    in the policy of those that matched; `digest` tells which policy that is, None: the port has
+    none. `connections` of `quota` are in use.
     """
 
     verdict: str

@@ -56,6 +56,9 @@ def guarded(operation: str, call: Callable[P, R], *args: P.args, **kwargs: P.kwa
 class FlowcacheDriver(Driver):
     """Subclasses make `self._make()` and hook attachment to interfaces in."""
 
+    #: Whether ports are told of known neighbours; see `[datapath] answer_neighbours`.
+    _answers = False
+
     def __init__(self, max_ports: int) -> None:
         self._max_ports = max_ports
         self._lock = threading.RLock()
@@ -119,7 +122,9 @@ class FlowcacheDriver(Driver):
             lambda: {
                 "mac": layout.pack_mac(mac),
                 "network": network,
-                "flags": c.PORT_BRIDGED * bridged | c.PORT_ADDRESSES * bool(addresses),
+                "flags": c.PORT_BRIDGED * bridged
+                | c.PORT_ADDRESSES * bool(addresses)
+                | c.PORT_ANSWERED * self._answers,
                 "role": ROLES[role],
                 "owner": generation,
             },

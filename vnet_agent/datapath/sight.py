@@ -176,7 +176,7 @@ def decode_run(
         entry = decode_flow(port, raw["key"], raw["before"], generation=generation, now=raw["now"])
     reason = None if raw["action"] != c.DROP else c.REASONS[raw["reason"]]
     return Run(
-        verdict=name_verdict(raw["action"], egress=egress),
+        verdict=_run_verdict(raw, egress=egress),
         reason=reason,
         parsed=c.REASONS[raw["parsed"]] if raw["parsed"] else None,
         packet=_decode_packet(raw["packet"]),
@@ -195,6 +195,13 @@ def decode_run(
 
 def _is_alive(conn: bytes | None, now: int) -> bool:
     return conn is not None and layout.number("conn", "expires_ns", conn) > now
+
+
+def _run_verdict(raw: dict[str, Any], *, egress: bool) -> str:
+    back = layout.number("port", "ifindex", raw["port"])
+    if raw["action"] == c.REDIRECT and raw["out"][-1] == back:
+        return "answer"
+    return name_verdict(raw["action"], egress=egress)
 
 
 def name_verdict(action: int, *, egress: bool) -> str:

@@ -2,6 +2,7 @@
 
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
+from vnet_agent.datapath.bindings import Bindings
 
 
 class Topology:
@@ -12,6 +13,14 @@ class Topology:
         self._c = handle
         self._addresses = self._adopt_addresses(local_ids)
         self._members = self._adopt_members(local_ids)
+        self._bindings = Bindings(handle)
+        self._bindings.adopt(
+            {
+                layout.number("port", "local_id", data): self._claim(data)
+                for data in handle.ports()
+                if not self._is_bridged(data)
+            }
+        )
         for key, value in handle.table_items(c.TABLE_FDB):
             if int.from_bytes(value, "little") not in local_ids:
                 handle.table_remove(c.TABLE_FDB, key)
@@ -90,6 +99,7 @@ class Topology:
         """Frames for the port's MAC, and its network's broadcasts, find it from now on."""
         if self._is_bridged(data):
             return
+        self._bindings.claim(layout.number("port", "local_id", data), *self._claim(data))
         local_id = layout.number("port", "local_id", data)
         members = self._members.setdefault(layout.number("port", "network", data), [])
         if local_id not in members:
@@ -110,6 +120,7 @@ class Topology:
 
     def _remove_places(self, data: bytes) -> None:
         local_id = layout.number("port", "local_id", data)
+        self._bindings.forget(local_id)
         held = self._c.table_get(c.TABLE_FDB, self._mac_key(data))
         if held is not None and int.from_bytes(held, "little") == local_id:
             self._c.table_remove(c.TABLE_FDB, self._mac_key(data))
@@ -132,6 +143,11 @@ class Topology:
     def _remove_member(self, network: int, index: int) -> None:
         key = layout.pack("member_key", network=network, index=index)
         self._c.table_remove(c.TABLE_MEMBERS, key)
+
+    def _claim(self, data: bytes) -> tuple[int, int, list[bytes]]:
+        """MAC, network and addresses: what the port is asked for by its neighbours."""
+        local_id = layout.number("port", "local_id", data)
+        return *self._places(data), self._addresses.get(local_id, [])
 
     @staticmethod
     def _places(data: bytes) -> tuple[int, int]:
