@@ -18,6 +18,8 @@ VNET_INLINE int vnet_act(struct __sk_buff *skb, __u32 action, struct vnet_verdic
 	case VNET_REDIRECT:
 		/* Through the target's own egress: on a tap, vnet_tc_to_port is there. */
 		return bpf_redirect(verdict->ifindex, 0);
+	case VNET_ANSWERED:
+		return bpf_redirect(skb->ifindex, 0);
 	case VNET_CONSUMED:
 		return TC_ACT_STOLEN;
 	default:

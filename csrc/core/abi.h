@@ -24,8 +24,9 @@ enum vnet_direction { VNET_INGRESS = 0, VNET_EGRESS = 1 };
 enum vnet_action {
 	VNET_PASS = 0,     /* go on as without the datapath */
 	VNET_DROP = 1,     /* counted under its reason */
-	VNET_REDIRECT = 2, /* transmit on `ifindex` */
+	VNET_REDIRECT = 2, /* transmit on `ifindex`; above it may be a tag, see vlan.h */
 	VNET_CONSUMED = 3, /* copies have been sent, the frame itself goes nowhere */
+	VNET_ANSWERED = 4, /* it asks for a known neighbour: back on `ifindex` as the answer */
 };
 
 enum vnet_role { VNET_NO_ROLE = 0, VNET_STANDBY = 1, VNET_ACTIVE = 2, VNET_MOVED = 3 };

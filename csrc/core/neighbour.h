@@ -9,7 +9,8 @@
 
 #include "spoof.h"
 
-/* A MAC and, above it, vnet_binding's flags; 0: no answer. */
+/* An answer: a MAC, above it vnet_binding's flags, and this bit; 0: there is none. */
+#define VNET_ANSWER (1ULL << 63)
 #define VNET_ANSWER_FLAGS 48
 
 #define VNET_ARP_ANSWER 60 /* the least that Ethernet carries */
@@ -68,7 +69,7 @@ VNET_OUTLINE __u64 vnet_find_answer(struct vnet_ctx *ctx, __u64 mac, __u32 netwo
 	binding = asks ? vnet_binding(ctx, &key) : NULL;
 	if (!binding || binding->mac == mac)
 		return 0;
-	return binding->mac | (__u64)binding->flags << VNET_ANSWER_FLAGS;
+	return VNET_ANSWER | (__u64)binding->flags << VNET_ANSWER_FLAGS | binding->mac;
 }
 
 VNET_INLINE void vnet_put_mac(__u8 *to, __u64 mac)
@@ -149,16 +150,18 @@ VNET_INLINE int vnet_answer_nd(struct vnet_ctx *ctx, __u8 *frame, __u64 mac, __u
 }
 
 /*
- * Makes the question the answer that vnet_find_answer() found; -1 when the frame does not let itself
- * be changed. What else the question carried, such as options or bytes behind it, is gone.
+ * Makes the question the answer that vnet_find_answer() finds; -1 when there is none any more, or
+ * the frame does not let itself be changed. What else the question carried, such as options or bytes
+ * behind it, is gone.
  */
-VNET_OUTLINE int vnet_answer(struct vnet_ctx *ctx, __u64 answer)
+VNET_OUTLINE int vnet_answer(struct vnet_ctx *ctx, __u64 own_mac, __u32 network)
 {
+	__u64 answer = vnet_find_answer(ctx, own_mac, network);
 	__u64 mac = answer & ((1ULL << VNET_ANSWER_FLAGS) - 1);
 	__u8 frame[2 + VNET_ND_ANSWER] __attribute__((aligned(8)));
 
 	/* Two bytes in front: the addresses begin at a multiple of 4, as sums want it. */
-	if (vnet_load(ctx, 12, frame, 2))
+	if (!answer || vnet_load(ctx, 12, frame, 2))
 		return -1;
 	return vnet_be16(frame) == VNET_ETH_ARP
 		       ? vnet_answer_arp(ctx, frame + 2, mac)

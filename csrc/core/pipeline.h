@@ -14,9 +14,7 @@
 struct vnet_verdict {
 	__u32 reason;
 	__u32 ifindex;
-	struct vnet_port *target; /* the port behind ifindex, NULL when that is an uplink */
-	__u32 vlan;   /* the tag with which the frame leaves, 0: none */
-	__u64 answer; /* it goes back as an answer, see neighbour.h; 0: it does not */
+	struct vnet_port *target; /* the port behind ifindex, NULL when that is no other's tap */
 };
 
 /* Where a broadcast is copied to. */
@@ -86,33 +84,37 @@ VNET_INLINE void vnet_aim(struct vnet_verdict *verdict, struct vnet_port *target
 	verdict->ifindex = target ? target->ifindex : 0;
 }
 
+/* To all of the network but the sender, unless it asks for a neighbour that is known. */
+VNET_INLINE __u32 vnet_forward_group(struct vnet_ctx *ctx, const struct vnet_port *port,
+				     const struct vnet_packet *p, struct vnet_verdict *verdict)
+{
+	__u32 action;
+
+	if (port->flags & VNET_PORT_ANSWERED && port->ifindex &&
+	    vnet_find_answer(ctx, port->mac, port->network)) {
+		verdict->ifindex = port->ifindex;
+		return VNET_ANSWERED;
+	}
+	vnet_flood(ctx, p, port->network, port->local_id);
+	action = vnet_way_out(ctx, port->network, &verdict->ifindex);
+	return action == VNET_DROP ? VNET_CONSUMED : action;
+}
+
 VNET_INLINE __u32 vnet_forward(struct vnet_ctx *ctx, const struct vnet_port *port,
 			       const struct vnet_packet *p, struct vnet_verdict *verdict)
 {
-	__u32 group = p->target_mac & VNET_MAC_GROUP;
+	__u32 action = VNET_DROP;
 
-	if (group && port->flags & VNET_PORT_ANSWERED && port->ifindex) {
-		verdict->answer = vnet_find_answer(ctx, port->mac, port->network);
-		if (verdict->answer) {
-			verdict->ifindex = port->ifindex;
-			return VNET_REDIRECT;
-		}
-	}
-	if (group)
-		vnet_flood(ctx, p, port->network, port->local_id);
-	else
-		vnet_aim(verdict,
-			 vnet_find_target(ctx, port->network, p->target_mac, port->local_id));
+	if (p->target_mac & VNET_MAC_GROUP)
+		return vnet_forward_group(ctx, port, p, verdict);
+	vnet_aim(verdict, vnet_find_target(ctx, port->network, p->target_mac, port->local_id));
 	if (verdict->ifindex)
 		return VNET_REDIRECT;
 	if (p->target_mac != port->mac)
-		verdict->ifindex = vnet_way_out(ctx, port->network, &verdict->vlan);
-	if (verdict->ifindex)
-		return VNET_REDIRECT;
-	if (group)
-		return VNET_CONSUMED;
-	verdict->reason = VNET_REASON_NO_DESTINATION;
-	return VNET_DROP;
+		action = vnet_way_out(ctx, port->network, &verdict->ifindex);
+	if (action == VNET_DROP)
+		verdict->reason = VNET_REASON_NO_DESTINATION;
+	return action;
 }
 
 VNET_INLINE void vnet_count_drop(struct vnet_counters *counters, __u32 reason)
@@ -289,20 +291,27 @@ VNET_INLINE __u32 vnet_from_uplink(struct vnet_ctx *ctx, struct vnet_verdict *ve
 	return VNET_DROP;
 }
 
-/* The last step with a frame: it leaves as it is said there, once everybody has seen it here. */
+/*
+ * The last step with a frame: once everybody has seen it here it leaves as it is said there. An
+ * answer is found anew, since to keep it takes room on the stack that the kernel does not have.
+ */
 VNET_INLINE __u32 vnet_finish(struct vnet_ctx *ctx, __u32 action, struct vnet_verdict *verdict)
 {
-	if (action != VNET_REDIRECT)
-		return action;
-	if (verdict->vlan && vnet_push_tag(ctx, verdict->vlan)) {
+	const struct vnet_port *port;
+
+	if (action >> VNET_TAG_SHIFT) {
+		if (!vnet_push_tag(ctx, action >> VNET_TAG_SHIFT))
+			return VNET_REDIRECT;
 		verdict->reason = VNET_REASON_VLAN;
 		return VNET_DROP;
 	}
-	if (verdict->answer && vnet_answer(ctx, verdict->answer)) {
-		verdict->reason = VNET_REASON_MALFORMED;
-		return VNET_DROP;
-	}
-	return action;
+	if (action != VNET_ANSWERED)
+		return action;
+	port = vnet_port_of(ctx);
+	if (port && !vnet_answer(ctx, port->mac, port->network))
+		return action;
+	verdict->reason = VNET_REASON_NO_DESTINATION;
+	return VNET_DROP;
 }
 
 #endif

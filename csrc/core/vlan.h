@@ -57,19 +57,26 @@ VNET_INLINE int vnet_give_tag(struct vnet_ctx *ctx, const struct vnet_tag *tag)
 	return tag->present ? vnet_push_tag(ctx, tag->tci) : 0;
 }
 
-/* The uplink of a network, 0 when there is none; `vlan` is the tag for it, 0 for none. */
-VNET_INLINE __u32 vnet_way_out(struct vnet_ctx *ctx, __u32 network, __u32 *vlan)
+/*
+ * Out on the uplink of a network: VNET_REDIRECT and, above it, the tag with which the frame leaves,
+ * 0 for none. The kernel's stack has no room for the tag elsewhere. VNET_DROP: there is no uplink.
+ */
+#define VNET_TAG_SHIFT 16
+
+VNET_INLINE __u32 vnet_way_out(struct vnet_ctx *ctx, __u32 network, __u32 *ifindex)
 {
 	__u32 *uplink = vnet_uplink(ctx, network);
 	struct vnet_segment *segment;
 
-	if (uplink)
-		return *uplink;
+	if (uplink) {
+		*ifindex = *uplink;
+		return VNET_REDIRECT;
+	}
 	segment = vnet_segment(ctx, network);
 	if (!segment)
-		return 0;
-	*vlan = segment->vlan;
-	return segment->ifindex;
+		return VNET_DROP;
+	*ifindex = segment->ifindex;
+	return VNET_REDIRECT | segment->vlan << VNET_TAG_SHIFT;
 }
 
 #endif

@@ -157,6 +157,7 @@ static int add_constants(PyObject *module)
 		{"PASS", VNET_PASS},
 		{"DROP", VNET_DROP},
 		{"REDIRECT", VNET_REDIRECT},
+		{"ANSWERED", VNET_ANSWERED},
 		{"CONSUMED", VNET_CONSUMED},
 		{"FROM_PORT", VNET_FROM_PORT},
 		{"TO_PORT", VNET_TO_PORT},

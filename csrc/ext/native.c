@@ -75,7 +75,7 @@ static PyObject *native_process(struct vnet_object *self, PyObject *args)
 	result = vnet_datapath_process(&ctx, hook);
 	vnet_object_unlock(self);
 	PyBuffer_Release(&frame);
-	if (result.action == VNET_REDIRECT && ctx.outs < VNET_MAX_OUT)
+	if (vnet_is_sent(result.action) && ctx.outs < VNET_MAX_OUT)
 		ctx.out[ctx.outs++] = result.ifindex;
 	outs = PyTuple_New(ctx.outs);
 	for (__u32 i = 0; outs && i < ctx.outs; i++) {

@@ -111,7 +111,7 @@ struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook ho
 	result.action = vnet_finish(ctx, result.action, &verdict);
 	result.reason = verdict.reason;
 	result.ifindex = verdict.ifindex;
-	if (result.action == VNET_REDIRECT)
+	if (vnet_is_sent(result.action))
 		vnet_leaves(ctx, result.ifindex);
 	/* The caller's frame is what it was. */
 	free(ctx->changed);

@@ -84,6 +84,12 @@ struct vnet_ctx {
 	void *leaves_arg;
 };
 
+/* Whether the frame itself leaves, on the result's interface. */
+static inline int vnet_is_sent(__u32 action)
+{
+	return action == VNET_REDIRECT || action == VNET_ANSWERED;
+}
+
 enum vnet_hook { VNET_FROM_PORT = 0, VNET_TO_PORT = 1, VNET_FROM_UPLINK = 2 };
 
 struct vnet_result {

@@ -48,7 +48,7 @@ static void test_answers_to(size_t (*ask)(__u8 *frame), __u32 answer)
 	memset(frame + length, 0xee, sizeof(frame) - length);
 	for (; length <= sizeof(frame); length++) {
 		result = leave(&datapath, VNET_FROM_PORT, frame, length, &seen);
-		CHECK(result.action == VNET_REDIRECT && result.ifindex == BENCH_TAP);
+		CHECK(result.action == VNET_ANSWERED && result.ifindex == BENCH_TAP);
 		CHECK(seen.count == 1 && seen.ifindex == BENCH_TAP && seen.length == answer);
 		CHECK(!memcmp(seen.frame, bench_vm, 6) && !memcmp(seen.frame + 6, bench_peer, 6));
 	}

@@ -11,6 +11,7 @@ from datapath_taps import GSO_TCPV4, NEEDS_CSUM, Tap
 from datapath_world import Place, eventually, private
 from network_bench import A4, A6, B4, B6, RED, A, B, arp, datagram, solicit
 
+from vnet_agent.datapath.captured import CaptureRequest
 from vnet_agent.datapath.ebpf import EbpfDriver
 
 QUESTIONS = {
@@ -60,6 +61,27 @@ def test_datapath_neighbours_are_answered_as_the_core_does(bpffs: str) -> None:
     counters = pair.driver.counters(n.port_name(RED, A))
     assert (counters.tx_frames, counters.rx_frames) == (len(QUESTIONS), len(QUESTIONS))
     assert counters.drops == {}
+    pair.driver.destroy()
+
+
+@private
+def test_datapath_neighbours_captured_are_question_and_answer(bpffs: str) -> None:
+    pair = Pair(bpffs)
+    running = pair.driver.capture([n.port_name(RED, A)], CaptureRequest(), size=1 << 16)
+    outside = datagram(A, n.FAR)
+    for frame in (arp(A4, B4), solicit(A6, B6), outside):
+        pair.a.send(frame)
+    assert pair.far.receive() == f.tagged(outside, 100)
+    replies = [pair.a.receive(), pair.a.receive()]
+    # The tag is the uplink's, and not in what the VM sent.
+    assert [(seen.verdict, seen.data) for seen in running.read()] == [
+        ("answer", arp(A4, B4)),
+        ("deliver", replies[0]),
+        ("answer", solicit(A6, B6)),
+        ("deliver", replies[1]),
+        ("forward", outside),
+    ]
+    running.close()
     pair.driver.destroy()
 
 

@@ -16,7 +16,7 @@ VERDICTS = {
     "deliver": c.PASS,
     "drop": c.DROP,
     "forward": c.REDIRECT,
-    "answer": c.REDIRECT,
+    "answer": c.ANSWERED,
     "flood": c.CONSUMED,
 }
 IN_80 = b.IN_TCP_80

@@ -9,6 +9,7 @@ RECORD_VERSION: int
 PASS: int
 DROP: int
 REDIRECT: int
+ANSWERED: int
 CONSUMED: int
 FROM_PORT: int
 TO_PORT: int

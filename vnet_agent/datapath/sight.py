@@ -176,7 +176,7 @@ def decode_run(
         entry = decode_flow(port, raw["key"], raw["before"], generation=generation, now=raw["now"])
     reason = None if raw["action"] != c.DROP else c.REASONS[raw["reason"]]
     return Run(
-        verdict=_run_verdict(raw, egress=egress),
+        verdict=name_verdict(raw["action"], egress=egress),
         reason=reason,
         parsed=c.REASONS[raw["parsed"]] if raw["parsed"] else None,
         packet=_decode_packet(raw["packet"]),
@@ -197,18 +197,14 @@ def _is_alive(conn: bytes | None, now: int) -> bool:
     return conn is not None and layout.number("conn", "expires_ns", conn) > now
 
 
-def _run_verdict(raw: dict[str, Any], *, egress: bool) -> str:
-    back = layout.number("port", "ifindex", raw["port"])
-    if raw["action"] == c.REDIRECT and raw["out"][-1] == back:
-        return "answer"
-    return name_verdict(raw["action"], egress=egress)
+_VERDICTS = {c.DROP: "drop", c.REDIRECT: "forward", c.CONSUMED: "flood", c.ANSWERED: "answer"}
 
 
 def name_verdict(action: int, *, egress: bool) -> str:
     """What becomes of a frame that a VM sends (`egress`) or that comes to it."""
     if action == c.PASS:
         return "bridge" if egress else "deliver"
-    return {c.DROP: "drop", c.REDIRECT: "forward", c.CONSUMED: "flood"}[action]
+    return _VERDICTS[action]
 
 
 def _cache(raw: dict[str, Any], entry: Flow | None, reason: str | None) -> str:
