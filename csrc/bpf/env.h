@@ -190,6 +190,11 @@ VNET_INLINE struct vnet_rule *vnet_rule(struct __sk_buff *skb, const struct vnet
 	return bpf_map_lookup_elem(&vnet_rules, key);
 }
 
+VNET_INLINE int vnet_is_peer(struct __sk_buff *skb, const struct vnet_peer_key *key)
+{
+	return bpf_map_lookup_elem(&vnet_peers, key) != NULL;
+}
+
 VNET_INLINE struct vnet_conn *vnet_conn_find(struct __sk_buff *skb, __u32 local_id,
 					     const struct vnet_conn_key *key)
 {

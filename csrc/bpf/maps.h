@@ -112,6 +112,23 @@ struct {
 	__type(value, __u64);
 } vnet_meta SEC(".maps");
 
+/* No program reads it: names live as long as the ids in rules do. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, VNET_MAX_GROUP);
+	__type(key, __u32);
+	__type(value, struct vnet_group);
+} vnet_groups SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, struct vnet_peer_key);
+	__type(value, __u32);
+} vnet_peers SEC(".maps");
+
 /*
  * One table per port, and its max_entries is the port's quota: a flood fills its own. Not
  * preallocated: a thousand ports with the default quota would take 14 GB at once; so memory

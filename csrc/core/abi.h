@@ -34,6 +34,7 @@ enum vnet_role { VNET_NO_ROLE = 0, VNET_STANDBY = 1, VNET_ACTIVE = 2, VNET_MOVED
 enum vnet_port_flags {
 	VNET_PORT_BRIDGED = 1,   /* a Linux bridge forwards; only guard */
 	VNET_PORT_ADDRESSES = 2, /* its addresses are known: check sources */
+	VNET_PORT_OPEN = 4,      /* neither its sources are checked, nor its frames by a policy */
 	VNET_PORT_ANSWERED = 32, /* it is told of known neighbours: see neighbour.h */
 	VNET_PORT_CAPTURED = 128, /* somebody looks on: see capture.h */
 };
@@ -101,14 +102,21 @@ _Static_assert(sizeof(struct vnet_address_key) == 24, "vnet_address_key");
 
 enum vnet_tuple_flags { VNET_TUPLE_FAMILY = 1, VNET_TUPLE_PROTO = 2 };
 
+/*
+ * In a tuple's direction, so that a program from before there were groups takes it for neither
+ * direction's, and does not let everybody in.
+ */
+#define VNET_TUPLE_GROUP 2
+
 /* One way of masking a frame's fields; all rules of a policy with the same masks share it. */
 struct vnet_tuple {
 	__u8 remote[16]; /* mask */
 	__u16 dport;     /* mask; for ICMP of type << 8 | code */
-	__u8 direction;
+	__u8 direction; /* | VNET_TUPLE_GROUP */
 	__u8 flags;
 	__u8 family; /* 4 or 6, with VNET_TUPLE_FAMILY */
-	__u8 reserved[3];
+	__u8 reserved;
+	__u16 group; /* the peer must be a member of it, with VNET_TUPLE_GROUP */
 };
 _Static_assert(sizeof(struct vnet_tuple) == 24, "vnet_tuple");
 
@@ -137,6 +145,33 @@ struct vnet_rule {
 	__u32 action;
 };
 _Static_assert(sizeof(struct vnet_rule) == 8, "vnet_rule");
+
+/*
+ * A group in one network, by its id; for user space, which knows groups by name. 1 to 65535 are
+ * given in turn, so that an id comes back long after nobody remembers what it was.
+ */
+struct vnet_group {
+	__u32 network;
+	__u32 zero;
+	char name[64];
+};
+_Static_assert(sizeof(struct vnet_group) == 72, "vnet_group");
+
+#define VNET_MAX_GROUP 65535
+
+/*
+ * Who is a member of a group: addresses and prefixes of them, of any number of hosts. The key of a
+ * trie of longest prefixes; `prefix` counts from `group`, whose bits are always whole.
+ */
+struct vnet_peer_key {
+	__u32 prefix;
+	__u32 group;
+	__u8 address[16];
+};
+_Static_assert(sizeof(struct vnet_peer_key) == 24, "vnet_peer_key");
+
+#define VNET_PEER_GROUP_BITS 32
+#define VNET_PEER_PREFIX (VNET_PEER_GROUP_BITS + 128)
 
 /* VM-centric and without direction: both directions of a connection find the same entry. */
 struct vnet_conn_key {

@@ -108,6 +108,9 @@ VNET_INLINE __u32 vnet_forward(struct vnet_ctx *ctx, const struct vnet_port *por
 	if (p->target_mac & VNET_MAC_GROUP)
 		return vnet_forward_group(ctx, port, p, verdict);
 	vnet_aim(verdict, vnet_find_target(ctx, port->network, p->target_mac, port->local_id));
+	/* Its headers were not read: the receiver's own program judges the frame. */
+	if (port->flags & VNET_PORT_OPEN)
+		verdict->target = NULL;
 	if (verdict->ifindex)
 		return VNET_REDIRECT;
 	if (p->target_mac != port->mac)
@@ -139,6 +142,10 @@ VNET_INLINE __u32 vnet_guard_egress(struct vnet_ctx *ctx, struct vnet_port *port
 
 	if (reason)
 		return reason;
+	if (port->flags & VNET_PORT_OPEN) {
+		vnet_activate(port);
+		return VNET_REASON_NONE;
+	}
 	if (p->source_mac != port->mac)
 		return VNET_REASON_MAC_SPOOF;
 	vnet_activate(port);
@@ -157,6 +164,8 @@ VNET_INLINE __u32 vnet_guard_ingress(struct vnet_ctx *ctx, struct vnet_port *por
 
 	if (reason)
 		return reason;
+	if (port->flags & VNET_PORT_OPEN)
+		return VNET_REASON_NONE;
 	if (!(p->target_mac & VNET_MAC_GROUP) && p->target_mac != port->mac)
 		return VNET_REASON_OTHER_MAC;
 	if (p->ethertype == VNET_ETH_ARP || p->ethertype == VNET_ETH_RARP)
@@ -171,6 +180,8 @@ VNET_INLINE __u32 vnet_guard_ingress(struct vnet_ctx *ctx, struct vnet_port *por
 VNET_INLINE __u32 vnet_guard_known(struct vnet_ctx *ctx, struct vnet_port *port,
 				   struct vnet_packet *p)
 {
+	if (port->flags & VNET_PORT_OPEN)
+		return VNET_REASON_NONE;
 	if (p->target_mac != port->mac)
 		return VNET_REASON_OTHER_MAC;
 	return p->family ? vnet_track(ctx, port, p, VNET_INGRESS) : VNET_REASON_NONE;

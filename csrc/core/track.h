@@ -245,7 +245,7 @@ VNET_INLINE int vnet_quoted_key(struct vnet_ctx *ctx, const struct vnet_packet *
 		return 0;
 	source = vnet_be16(transport);
 	destination = vnet_be16(transport + 2);
-	if (key->proto == VNET_TCP || key->proto == VNET_UDP || key->proto == VNET_SCTP) {
+	if (vnet_has_ports(key->proto)) {
 		key->local_port = outwards ? source : destination;
 		key->remote_port = outwards ? destination : source;
 	} else if (key->proto == (p->family == 4 ? VNET_ICMP : VNET_ICMPV6)) {

@@ -27,6 +27,8 @@ static int init_tables(struct vnet_datapath *datapath)
 		[VNET_TABLE_SEGMENTS] = VNET_MAX_SEGMENTS,
 		[VNET_TABLE_VLANS] = VNET_MAX_SEGMENTS,
 		[VNET_TABLE_BINDINGS] = VNET_MAX_BINDINGS,
+		[VNET_TABLE_GROUPS] = VNET_MAX_GROUP,
+		[VNET_TABLE_PEERS] = VNET_MAX_PEERS,
 	};
 
 	for (int i = 0; i < VNET_TABLE_COUNT; i++)

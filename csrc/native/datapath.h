@@ -26,7 +26,9 @@
 	X(CAPTURES, captures, sizeof(__u32), sizeof(struct vnet_capture))                          \
 	X(SEGMENTS, segments, sizeof(__u32), sizeof(struct vnet_segment))                          \
 	X(VLANS, vlans, sizeof(struct vnet_vlan_key), sizeof(__u32))                               \
-	X(BINDINGS, bindings, sizeof(struct vnet_binding_key), sizeof(struct vnet_binding))
+	X(BINDINGS, bindings, sizeof(struct vnet_binding_key), sizeof(struct vnet_binding))        \
+	X(GROUPS, groups, sizeof(__u32), sizeof(struct vnet_group))                                \
+	X(PEERS, peers, sizeof(struct vnet_peer_key), sizeof(__u32))
 
 enum vnet_table_id {
 #define VNET_TABLE_ENUM(id, name, key, value) VNET_TABLE_##id,
@@ -36,12 +38,13 @@ enum vnet_table_id {
 };
 
 /* What `meta` holds. */
-enum vnet_meta { VNET_META_NEXT_POLICY = 0, VNET_META_COUNT = 8 };
+enum vnet_meta { VNET_META_NEXT_POLICY = 0, VNET_META_LAST_GROUP = 1, VNET_META_COUNT = 8 };
 
 #define VNET_MAX_IFACES 131072
 #define VNET_MAX_ADDRESSES 262144
 #define VNET_MAX_POLICIES 65536
 #define VNET_MAX_RULES 1048576
+#define VNET_MAX_PEERS 262144
 
 /* Owns everything in it, but `ports` only when `owns_ports`: the kernel's driver maps that. */
 struct vnet_datapath {

@@ -164,6 +164,23 @@ static inline struct vnet_rule *vnet_rule(struct vnet_ctx *ctx, const struct vne
 	return rule;
 }
 
+/* Each length of a prefix in turn, the longest first: IPv4 has 33 of them. */
+static inline int vnet_is_peer(struct vnet_ctx *ctx, const struct vnet_peer_key *key)
+{
+	static const __u8 mapped[12] = {[10] = 0xff, [11] = 0xff};
+	int shortest = memcmp(key->address, mapped, sizeof(mapped)) ? 0 : 96;
+	struct vnet_peer_key masked = *key;
+
+	for (int length = 128; length >= shortest; length--) {
+		if (length < 128)
+			masked.address[length / 8] &= 0xff00 >> length % 8;
+		masked.prefix = VNET_PEER_GROUP_BITS + length;
+		if (vnet_table_get(VNET_ENV_TABLE(ctx, PEERS), &masked))
+			return 1;
+	}
+	return 0;
+}
+
 static inline struct vnet_table *vnet_conns(struct vnet_ctx *ctx, __u32 local_id)
 {
 	struct vnet_datapath *datapath = ctx->datapath;

@@ -1,7 +1,7 @@
 """A datapath, a libvirt, a kernel and an event log that do as they are told, and remember."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from vnet_agent.exceptions import DatapathError, LibvirtError, StaleGeneration, 
 from vnet_agent.inventory.inventory import Inventory
 from vnet_agent.inventory.links import Link, LinkGone
 from vnet_agent.model.event import Type
-from vnet_agent.model.policy import ALLOW_ALL, Policy
+from vnet_agent.model.policy import ALLOW_ALL, Group, Policy
 from vnet_agent.model.port import Port, Role
 from vnet_agent.model.virt import DomainState
 
@@ -60,6 +60,7 @@ class FakeDriver(Driver):
         self.entries: dict[str, PortEntry] = {}
         self.policies: dict[str, Policy] = {}
         self.calls: list[tuple[Any, ...]] = []
+        self.members: dict[str, dict[int, set[str]]] = {}
         self.uplinks: dict[int, int | None] = {}
         self.vlans: dict[int, dict[int, int]] = {}
         self.refuse: set[str] = set()
@@ -127,6 +128,16 @@ class FakeDriver(Driver):
 
     def counters(self, port: str) -> PortCounters:
         raise NotImplementedError
+
+    def set_members(
+        self, group: str, members: Mapping[int, Collection[str]], *, complete: bool = True
+    ) -> None:
+        self._note("set_members", group)
+        if complete:
+            self.members[group] = {net: set(who) for net, who in members.items()}
+            return
+        for network, who in members.items():
+            self.members.setdefault(group, {}).setdefault(network, set()).update(who)
 
     def set_policy(self, port: str, policy: Policy) -> None:
         self._note("set_policy", port)
@@ -264,6 +275,14 @@ class FakePolicy:
     def __init__(self) -> None:
         self.policy = ALLOW_ALL
         self.asked: list[Port] = []
+        self.revision = "1"
+        self.member_groups: dict[str, tuple[str, ...]] = {}
+
+    def groups_of(self, port: Port) -> list[Group]:
+        return []
+
+    def members_elsewhere(self, name: str) -> dict[int, set[str]]:
+        return {}
 
     def resolve(self, port: Port) -> Policy:
         self.asked.append(port)

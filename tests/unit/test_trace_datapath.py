@@ -66,6 +66,8 @@ def test_trace_says_what_happens(program):
             bench.sleep(step[1])
         elif step[0] == "policy":
             bench.driver.set_policy(b.PORT, step[1])
+        elif step[0] == "members":
+            bench.driver.set_members(step[1], {0: step[2]})
         else:
             direction, frame = step
             check(bench, direction is EGRESS, frame)

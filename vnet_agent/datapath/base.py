@@ -7,7 +7,7 @@ adopts what an earlier process left. Methods block; those that can take long (`e
 """
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -21,7 +21,8 @@ class PortEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     `local_id` is the driver's 32-bit id, given by `set_port` and stable while the port exists.
     `generation` is the ownership token: it grows by one with each migration; a change that
-    carries an older one is refused. `quota` is the most connections the port may hold.
+    carries an older one is refused. `quota` is the most connections the port may hold. Without
+    `port_security` neither sources are checked nor policy.
     """
 
     port: str
@@ -35,6 +36,7 @@ class PortEntry(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     quota: int
     ifindex: int | None
+    port_security: bool = True
 
 
 class PortCounters(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,6 +142,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     out: tuple[Exit, ...]
     role: Role
     addresses_known: bool
+    port_security: bool
     connections: int
     quota: int
 
@@ -188,6 +191,7 @@ class Driver(abc.ABC):
         role: Role,
         generation: int,
         quota: int,
+        port_security: bool = True,
     ) -> PortEntry:
         """Create the port or change it; connections, counters and attachment stay.
 
@@ -239,6 +243,18 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def set_policy(self, port: str, policy: Policy) -> None:
         """Replace the port's rules as a whole; when it returns, no frame sees the old verdict."""
+
+    @abc.abstractmethod
+    def set_members(
+        self, group: str, members: Mapping[int, Collection[str]], *, complete: bool = True
+    ) -> None:
+        """Say who is a member of a group that rules name in `remote_group`, by network.
+
+        Members are addresses and CIDRs, of ports here and elsewhere. A group that was never told
+        of has those of an earlier process, or none. Who stays a member is one at every moment;
+        what was admitted by who is none any more is judged again with its next frame. Unless
+        `complete` nobody is taken away.
+        """
 
     # -- connections
 

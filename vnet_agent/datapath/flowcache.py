@@ -6,7 +6,7 @@ which no half-made port can be seen.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import ParamSpec, TypeVar
 
 from vnet_agent.datapath import _flowcache as c
@@ -115,6 +115,7 @@ class FlowcacheDriver(Driver):
         role: Role,
         generation: int,
         quota: int,
+        port_security: bool = True,
     ) -> PortEntry:
         operation = f"set_port {port}"
         wanted = guarded(
@@ -124,7 +125,8 @@ class FlowcacheDriver(Driver):
                 "network": network,
                 "flags": c.PORT_BRIDGED * bridged
                 | c.PORT_ADDRESSES * bool(addresses)
-                | c.PORT_ANSWERED * self._answers,
+                | c.PORT_ANSWERED * self._answers
+                | c.PORT_OPEN * (not port_security),
                 "role": ROLES[role],
                 "owner": generation,
             },
@@ -244,8 +246,26 @@ class FlowcacheDriver(Driver):
 
     def set_policy(self, port: str, policy: Policy) -> None:
         with self._lock:
-            local_id = self._id(port)
-            guarded(f"set_policy {port}", self._policies.assign, local_id, policy)
+            data = self._data(port)
+            guarded(
+                f"set_policy {port}",
+                self._policies.assign,
+                layout.number("port", "local_id", data),
+                policy,
+                network=layout.number("port", "network", data),
+            )
+
+    def set_members(
+        self, group: str, members: Mapping[int, Collection[str]], *, complete: bool = True
+    ) -> None:
+        with self._lock:
+            guarded(
+                f"set_members {group}",
+                self._policies.set_members,
+                group,
+                members,
+                complete=complete,
+            )
 
     # -- connections
 
@@ -473,4 +493,5 @@ class FlowcacheDriver(Driver):
             generation=layout.number("port", "owner", data),
             quota=layout.number("port", "quota", data),
             ifindex=layout.number("port", "ifindex", data) or None,
+            port_security=not layout.number("port", "flags", data) & c.PORT_OPEN,
         )
