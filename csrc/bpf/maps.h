@@ -8,6 +8,7 @@
 
 #include "capture_abi.h"
 #include "conn.h"
+#include "network_abi.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -39,6 +40,30 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } vnet_uplinks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, VNET_MAX_SEGMENTS);
+	__type(key, __u32);
+	__type(value, struct vnet_segment);
+} vnet_segments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, VNET_MAX_SEGMENTS);
+	__type(key, struct vnet_vlan_key);
+	__type(value, __u32);
+} vnet_vlans SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, VNET_MAX_BINDINGS);
+	__type(key, struct vnet_binding_key);
+	__type(value, struct vnet_binding);
+} vnet_bindings SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

@@ -24,8 +24,9 @@ enum vnet_direction { VNET_INGRESS = 0, VNET_EGRESS = 1 };
 enum vnet_action {
 	VNET_PASS = 0,     /* go on as without the datapath */
 	VNET_DROP = 1,     /* counted under its reason */
-	VNET_REDIRECT = 2, /* transmit on `ifindex` */
+	VNET_REDIRECT = 2, /* transmit on `ifindex`; above it may be a tag, see vlan.h */
 	VNET_CONSUMED = 3, /* copies have been sent, the frame itself goes nowhere */
+	VNET_ANSWERED = 4, /* it asks for a known neighbour: back on `ifindex` as the answer */
 };
 
 enum vnet_role { VNET_NO_ROLE = 0, VNET_STANDBY = 1, VNET_ACTIVE = 2, VNET_MOVED = 3 };
@@ -34,6 +35,7 @@ enum vnet_port_flags {
 	VNET_PORT_BRIDGED = 1,   /* a Linux bridge forwards; only guard */
 	VNET_PORT_ADDRESSES = 2, /* its addresses are known: check sources */
 	VNET_PORT_OPEN = 4,      /* neither its sources are checked, nor its frames by a policy */
+	VNET_PORT_ANSWERED = 32, /* it is told of known neighbours: see neighbour.h */
 	VNET_PORT_CAPTURED = 128, /* somebody looks on: see capture.h */
 };
 
@@ -62,12 +64,14 @@ _Static_assert(offsetof(struct vnet_port, port) == 56, "vnet_port.port");
 
 enum vnet_iface_kind { VNET_IFACE_PORT = 1, VNET_IFACE_UPLINK = 2 };
 
+enum vnet_iface_flags { VNET_IFACE_TAGGED = 1 /* no network leaves untagged */ };
+
 /* By ifindex: what an interface is to the datapath. */
 struct vnet_iface {
 	__u32 kind;
 	__u32 local_id; /* of the port */
-	__u32 network;  /* of the uplink */
-	__u32 reserved;
+	__u32 network;  /* of the uplink's untagged frames */
+	__u32 flags;
 };
 _Static_assert(sizeof(struct vnet_iface) == 16, "vnet_iface");
 

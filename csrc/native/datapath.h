@@ -8,6 +8,7 @@
 
 #include "capture_abi.h"
 #include "conn.h"
+#include "network_abi.h"
 #include "record.h"
 #include "ring.h"
 #include "table.h"
@@ -23,6 +24,9 @@
 	X(RULES, rules, sizeof(struct vnet_rule_key), sizeof(struct vnet_rule))                    \
 	X(META, meta, sizeof(__u32), sizeof(__u64))                                                \
 	X(CAPTURES, captures, sizeof(__u32), sizeof(struct vnet_capture))                          \
+	X(SEGMENTS, segments, sizeof(__u32), sizeof(struct vnet_segment))                          \
+	X(VLANS, vlans, sizeof(struct vnet_vlan_key), sizeof(__u32))                               \
+	X(BINDINGS, bindings, sizeof(struct vnet_binding_key), sizeof(struct vnet_binding))        \
 	X(GROUPS, groups, sizeof(__u32), sizeof(struct vnet_group))                                \
 	X(PEERS, peers, sizeof(struct vnet_peer_key), sizeof(__u32))
 
@@ -77,7 +81,17 @@ struct vnet_ctx {
 	__u32 outs; /* copies that were sent */
 	__u32 out[VNET_MAX_OUT];
 	struct vnet_trace *trace; /* NULL unless somebody wants to know */
+	__u8 *changed;            /* owned: the frame once it is not what it was; see edit.c */
+	/* Sees each frame that leaves, and where; may be NULL. */
+	void (*leaves)(void *arg, __u32 ifindex, const __u8 *data, __u32 length);
+	void *leaves_arg;
 };
+
+/* Whether the frame itself leaves, on the result's interface. */
+static inline int vnet_is_sent(__u32 action)
+{
+	return action == VNET_REDIRECT || action == VNET_ANSWERED;
+}
 
 enum vnet_hook { VNET_FROM_PORT = 0, VNET_TO_PORT = 1, VNET_FROM_UPLINK = 2 };
 

@@ -21,6 +21,11 @@ def ether(source: str, target: str, ethertype: int, payload: bytes) -> bytes:
     return mac(target) + mac(source) + struct.pack(">H", ethertype) + payload
 
 
+def tagged(frame: bytes, tci: int, proto: int = VLAN) -> bytes:
+    """The frame with an 802.1Q (or other) tag of VLAN and priority."""
+    return frame[:12] + struct.pack(">HH", proto, tci) + frame[12:]
+
+
 def ipv4(
     source: str,
     destination: str,

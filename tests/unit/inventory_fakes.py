@@ -61,7 +61,8 @@ class FakeDriver(Driver):
         self.policies: dict[str, Policy] = {}
         self.calls: list[tuple[Any, ...]] = []
         self.members: dict[str, dict[int, set[str]]] = {}
-        self.uplinks: dict[int, int] = {}
+        self.uplinks: dict[int, int | None] = {}
+        self.vlans: dict[int, dict[int, int]] = {}
         self.refuse: set[str] = set()
 
     def _note(self, *call: Any) -> None:
@@ -113,13 +114,17 @@ class FakeDriver(Driver):
         self._note("detach", port)
         self._replace(port, ifindex=None)
 
-    def attach_uplink(self, ifindex: int, *, network: int) -> None:
+    def attach_uplink(
+        self, ifindex: int, *, network: int | None = None, vlans: Mapping[int, int] | None = None
+    ) -> None:
         self._note("attach_uplink", ifindex, network)
         self.uplinks[ifindex] = network
+        self.vlans[ifindex] = dict(vlans or {})
 
     def detach_uplink(self, ifindex: int) -> None:
         self._note("detach_uplink", ifindex)
         self.uplinks.pop(ifindex, None)
+        self.vlans.pop(ifindex, None)
 
     def counters(self, port: str) -> PortCounters:
         raise NotImplementedError

@@ -12,7 +12,13 @@ from vnet_agent.datapath import _flowcache as c
 from vnet_agent.model.policy import ALLOW_ALL, Direction, Rule
 from vnet_agent.model.port import Role
 
-VERDICTS = {"deliver": c.PASS, "drop": c.DROP, "forward": c.REDIRECT, "flood": c.CONSUMED}
+VERDICTS = {
+    "deliver": c.PASS,
+    "drop": c.DROP,
+    "forward": c.REDIRECT,
+    "answer": c.ANSWERED,
+    "flood": c.CONSUMED,
+}
 IN_80 = b.IN_TCP_80
 PEER_FRAME = {"source": b.PEER, "target": b.VM}
 

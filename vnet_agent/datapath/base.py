@@ -110,24 +110,27 @@ class FlowPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """An interface that a frame leaves on: the tap of `port`, or the uplink of `network`."""
+    """An interface that a frame leaves on: the tap of `port`, or the uplink of `network`, there
+    with the tag `vlan` if that is not None."""
 
     ifindex: int
     interface: str | None
     port: str | None
     network: int | None
+    vlan: int | None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """What the datapath would do with a frame.
 
     `verdict` is `deliver` (to the VM), `bridge` (the Linux bridge forwards), `forward` (to `out`),
-    `flood` (copies to `out`, which may be empty) or `drop`. `reason` is why it is dropped, and
-    `parsed` why it could not be read whole. `cache` is `hit` (the entry answers), `stale` (the
-    entry is judged again), `anew` (the entry's connection is over, or not this frame's), `miss`
-    (there is no entry) or `none` (nothing was looked up). `connection` is the entry, and `then`
-    what becomes of it. `rules` are positions in the policy of those that matched; `digest` tells
-    which policy that is, None: the port has none. `connections` of `quota` are in use.
+    `flood` (copies to `out`, which may be empty), `answer` (it asks for a known neighbour and goes
+    back as the answer) or `drop`. `reason` is why it is dropped, `parsed` why it could not be read
+    whole. `cache` is `hit` (the entry answers), `stale` (the entry is judged again), `anew` (the
+    entry's connection is over, or not this frame's), `miss` (there is no entry) or `none` (nothing
+    was looked up). `connection` is the entry, and `then` what becomes of it. `rules` are positions
+    in the policy of those that matched; `digest` tells which policy that is, None: the port has
+    none. `connections` of `quota` are in use.
     """
 
     verdict: str
@@ -214,11 +217,19 @@ class Driver(abc.ABC):
         """Stop guarding the port's tap, which may be gone already."""
 
     @abc.abstractmethod
-    def attach_uplink(self, ifindex: int, *, network: int) -> None:
-        """Make the interface the way out for frames of the network that no local port takes."""
+    def attach_uplink(
+        self, ifindex: int, *, network: int | None = None, vlans: Mapping[int, int] | None = None
+    ) -> None:
+        """Make the interface the way out for frames of its networks that no local port takes.
+
+        `network` leaves untagged, each of `vlans` (802.1Q id: network) with its tag; the interface
+        carries nothing else, and no other interface carries these. Raises DatapathError, with
+        nothing changed, for an id that is not 1 to 4094 or a network that stands twice.
+        """
 
     @abc.abstractmethod
-    def detach_uplink(self, ifindex: int) -> None: ...
+    def detach_uplink(self, ifindex: int) -> None:
+        """The interface, which may be gone already, is the way out of no network any more."""
 
     @abc.abstractmethod
     def counters(self, port: str) -> PortCounters: ...

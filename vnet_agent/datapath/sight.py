@@ -197,11 +197,14 @@ def _is_alive(conn: bytes | None, now: int) -> bool:
     return conn is not None and layout.number("conn", "expires_ns", conn) > now
 
 
+_VERDICTS = {c.DROP: "drop", c.REDIRECT: "forward", c.CONSUMED: "flood", c.ANSWERED: "answer"}
+
+
 def name_verdict(action: int, *, egress: bool) -> str:
     """What becomes of a frame that a VM sends (`egress`) or that comes to it."""
     if action == c.PASS:
         return "bridge" if egress else "deliver"
-    return {c.DROP: "drop", c.REDIRECT: "forward", c.CONSUMED: "flood"}[action]
+    return _VERDICTS[action]
 
 
 def _cache(raw: dict[str, Any], entry: Flow | None, reason: str | None) -> str:
