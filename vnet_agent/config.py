@@ -93,9 +93,19 @@ DATAPATH: list[cfg.Opt] = [
     cfg.ListOpt(
         "uplinks",
         default=[],
-        item_type=cfg_types.String(regex=r"^[^\s:/]{1,15}(:[0-9]{1,8})?$"),
-        help="Interfaces that lead out of the host, each as NAME or NAME:NETWORK (network number, "
-        "0 if it is not given). Frames that no local port takes leave here.",
+        item_type=cfg_types.String(regex=r"^[^\s:/]{1,15}(:[0-9]{1,8}(:vlan=[0-9]{1,4})?)?$"),
+        help="Interfaces that lead out of the host, and the numbers of networks that leave there: "
+        "NAME:NETWORK untagged, NAME:NETWORK:vlan=ID with an 802.1Q tag, NAME network 0 untagged. "
+        "An interface may stand several times, for a network each, of which one may be untagged. "
+        "Frames that no local port takes leave here.",
+    ),
+    cfg.BoolOpt(
+        "answer_neighbours",
+        default=False,
+        help="Whether the datapath itself answers a VM that asks who has an address (ARP, IPv6 "
+        "neighbour solicitation) where a port here in its network has it, instead of asking "
+        "everybody. Leave it off where an address that a port's metadata list can pass to a VM of "
+        "another host, as virtual addresses do: the answer would always be the port here.",
     ),
     cfg.IntOpt(
         "connection_quota",

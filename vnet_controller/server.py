@@ -63,6 +63,7 @@ class Server:
         self.services.writer.start()
         await self.services.hub.start()
         self.services.revision.advance(await self.services.database.read(groups.read_revision))
+        await self.services.membership.start()
         await self._runner.setup()
         site = web.TCPSite(
             self._runner, self._conf.listen_address, self._conf.listen_port, ssl_context=context
@@ -81,6 +82,7 @@ class Server:
             self._forgetting.cancel()
         self.services.hub.head.close()
         self.services.revision.close()
+        self.services.membership.changed.close()
         await self._runner.cleanup()
         await self.services.writer.close()
         await self.services.database.close()

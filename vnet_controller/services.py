@@ -8,6 +8,7 @@ from aiohttp import web
 from oslo_config import cfg
 
 from vnet_controller.hub import Hub, Latest
+from vnet_controller.membership import Membership
 from vnet_controller.metrics import Metrics
 from vnet_controller.store.database import Database
 from vnet_controller.store.writer import Writer
@@ -23,6 +24,7 @@ class Services:
     hub: Hub
     revision: Latest
     metrics: Metrics
+    membership: Membership
 
 
 SERVICES = web.AppKey("services", Services)
@@ -42,7 +44,9 @@ def make_services(conf: cfg.ConfigOpts) -> Services:
         group=conf.database.group_commit,
         waiting=conf.limits.waiting_writes,
     )
-    return Services(conf, database, writer, Hub(database), Latest(), metrics)
+    revision = Latest()
+    membership = Membership(database, revision)
+    return Services(conf, database, writer, Hub(database), revision, metrics, membership)
 
 
 def make_ssl_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:

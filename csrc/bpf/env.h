@@ -7,6 +7,7 @@
 #include <linux/types.h>
 /* After the kernel's types, which it needs. */
 #include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
 
 #include "maps.h"
 
@@ -86,6 +87,47 @@ VNET_INLINE int vnet_tagged(struct __sk_buff *skb)
 	return skb->vlan_present;
 }
 
+/* The 802.1Q tag, whether the kernel has taken it off the frame or not; -1 for any other tag. */
+VNET_INLINE int vnet_load_tag(struct __sk_buff *skb, __u16 *tci)
+{
+	__be16 tag[2];
+
+	if (skb->vlan_present) {
+		*tci = skb->vlan_tci;
+		return skb->vlan_proto == bpf_htons(0x8100) ? 0 : -1;
+	}
+	if (bpf_skb_load_bytes(skb, 12, tag, sizeof(tag)) || tag[0] != bpf_htons(0x8100))
+		return -1;
+	*tci = bpf_ntohs(tag[1]);
+	return 0;
+}
+
+/* The kernel's own functions keep checksums and segmentation offload right. */
+VNET_INLINE int vnet_pop_tag(struct __sk_buff *skb)
+{
+	return (int)bpf_skb_vlan_pop(skb);
+}
+
+VNET_INLINE int vnet_push_tag(struct __sk_buff *skb, __u16 tci)
+{
+	return (int)bpf_skb_vlan_push(skb, bpf_htons(0x8100), tci);
+}
+
+/* Of 16-bit words as they lie there, to be folded; a multiple of 4 bytes. */
+VNET_INLINE __u32 vnet_sum(const void *bytes, __u32 length, __u32 seed)
+{
+	return bpf_csum_diff(NULL, 0, (__be32 *)bytes, length, seed);
+}
+
+/* The frame becomes these bytes, and whoever else looks at it keeps the old ones. */
+VNET_INLINE int vnet_rewrite(struct __sk_buff *skb, const __u8 *frame, __u32 length)
+{
+	int error = (int)bpf_skb_change_tail(skb, length, 0);
+
+	return error ? error
+		     : (int)bpf_skb_store_bytes(skb, 0, frame, length, BPF_F_RECOMPUTE_CSUM);
+}
+
 /* Ticks are enough for lives of seconds, and cost a fraction of the exact clock. */
 VNET_INLINE __u64 vnet_now(struct __sk_buff *skb)
 {
@@ -105,6 +147,22 @@ VNET_INLINE struct vnet_port *vnet_port(struct __sk_buff *skb, __u32 local_id)
 VNET_INLINE __u32 *vnet_uplink(struct __sk_buff *skb, __u32 network)
 {
 	return bpf_map_lookup_elem(&vnet_uplinks, &network);
+}
+
+VNET_INLINE struct vnet_segment *vnet_segment(struct __sk_buff *skb, __u32 network)
+{
+	return bpf_map_lookup_elem(&vnet_segments, &network);
+}
+
+VNET_INLINE __u32 *vnet_vlan(struct __sk_buff *skb, const struct vnet_vlan_key *key)
+{
+	return bpf_map_lookup_elem(&vnet_vlans, key);
+}
+
+VNET_INLINE struct vnet_binding *vnet_binding(struct __sk_buff *skb,
+					      const struct vnet_binding_key *key)
+{
+	return bpf_map_lookup_elem(&vnet_bindings, key);
 }
 
 VNET_INLINE __u32 *vnet_find_mac(struct __sk_buff *skb, const struct vnet_mac_key *key)
@@ -132,12 +190,25 @@ VNET_INLINE struct vnet_rule *vnet_rule(struct __sk_buff *skb, const struct vnet
 	return bpf_map_lookup_elem(&vnet_rules, key);
 }
 
+VNET_INLINE int vnet_is_peer(struct __sk_buff *skb, const struct vnet_peer_key *key)
+{
+	return bpf_map_lookup_elem(&vnet_peers, key) != NULL;
+}
+
 VNET_INLINE struct vnet_conn *vnet_conn_find(struct __sk_buff *skb, __u32 local_id,
 					     const struct vnet_conn_key *key)
 {
 	void *table = bpf_map_lookup_elem(&vnet_conns, &local_id);
 
 	return table ? bpf_map_lookup_elem(table, key) : NULL;
+}
+
+/* Room for a connection that is yet to be added. */
+VNET_INLINE struct vnet_conn *vnet_conn_draft(struct __sk_buff *skb)
+{
+	__u32 only = 0;
+
+	return bpf_map_lookup_elem(&vnet_new_conns, &only);
 }
 
 VNET_INLINE int vnet_conn_add(struct __sk_buff *skb, __u32 local_id,

@@ -8,6 +8,7 @@
 
 #include "capture_abi.h"
 #include "conn.h"
+#include "network_abi.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -39,6 +40,30 @@ struct {
 	__type(key, __u32);
 	__type(value, __u32);
 } vnet_uplinks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, VNET_MAX_SEGMENTS);
+	__type(key, __u32);
+	__type(value, struct vnet_segment);
+} vnet_segments SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, VNET_MAX_SEGMENTS);
+	__type(key, struct vnet_vlan_key);
+	__type(value, __u32);
+} vnet_vlans SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, VNET_MAX_BINDINGS);
+	__type(key, struct vnet_binding_key);
+	__type(value, struct vnet_binding);
+} vnet_bindings SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -87,6 +112,23 @@ struct {
 	__type(value, __u64);
 } vnet_meta SEC(".maps");
 
+/* No program reads it: names live as long as the ids in rules do. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, VNET_MAX_GROUP);
+	__type(key, __u32);
+	__type(value, struct vnet_group);
+} vnet_groups SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 262144);
+	__type(key, struct vnet_peer_key);
+	__type(value, __u32);
+} vnet_peers SEC(".maps");
+
 /*
  * One table per port, and its max_entries is the port's quota: a flood fills its own. Not
  * preallocated: a thousand ports with the default quota would take 14 GB at once; so memory
@@ -107,6 +149,14 @@ struct {
 	__type(key, __u32);
 	__array(values, struct vnet_conn_table);
 } vnet_conns SEC(".maps");
+
+/* Where a program makes a new connection: one runs at a time on a CPU, and its stack is short. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct vnet_conn);
+} vnet_new_conns SEC(".maps");
 
 struct vnet_fragment_table {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

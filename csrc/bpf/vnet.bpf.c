@@ -10,14 +10,16 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-VNET_INLINE int vnet_act(struct __sk_buff *skb, __u32 action, const struct vnet_verdict *verdict)
+VNET_INLINE int vnet_act(struct __sk_buff *skb, __u32 action, struct vnet_verdict *verdict)
 {
-	switch (action) {
+	switch (vnet_finish(skb, action, verdict)) {
 	case VNET_PASS:
 		return TC_ACT_UNSPEC; /* other filters may follow */
 	case VNET_REDIRECT:
 		/* Through the target's own egress: on a tap, vnet_tc_to_port is there. */
 		return bpf_redirect(verdict->ifindex, 0);
+	case VNET_ANSWERED:
+		return bpf_redirect(skb->ifindex, 0);
 	case VNET_CONSUMED:
 		return TC_ACT_STOLEN;
 	default:

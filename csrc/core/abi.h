@@ -24,8 +24,9 @@ enum vnet_direction { VNET_INGRESS = 0, VNET_EGRESS = 1 };
 enum vnet_action {
 	VNET_PASS = 0,     /* go on as without the datapath */
 	VNET_DROP = 1,     /* counted under its reason */
-	VNET_REDIRECT = 2, /* transmit on `ifindex` */
+	VNET_REDIRECT = 2, /* transmit on `ifindex`; above it may be a tag, see vlan.h */
 	VNET_CONSUMED = 3, /* copies have been sent, the frame itself goes nowhere */
+	VNET_ANSWERED = 4, /* it asks for a known neighbour: back on `ifindex` as the answer */
 };
 
 enum vnet_role { VNET_NO_ROLE = 0, VNET_STANDBY = 1, VNET_ACTIVE = 2, VNET_MOVED = 3 };
@@ -33,6 +34,8 @@ enum vnet_role { VNET_NO_ROLE = 0, VNET_STANDBY = 1, VNET_ACTIVE = 2, VNET_MOVED
 enum vnet_port_flags {
 	VNET_PORT_BRIDGED = 1,   /* a Linux bridge forwards; only guard */
 	VNET_PORT_ADDRESSES = 2, /* its addresses are known: check sources */
+	VNET_PORT_OPEN = 4,      /* neither its sources are checked, nor its frames by a policy */
+	VNET_PORT_ANSWERED = 32, /* it is told of known neighbours: see neighbour.h */
 	VNET_PORT_CAPTURED = 128, /* somebody looks on: see capture.h */
 };
 
@@ -61,12 +64,14 @@ _Static_assert(offsetof(struct vnet_port, port) == 56, "vnet_port.port");
 
 enum vnet_iface_kind { VNET_IFACE_PORT = 1, VNET_IFACE_UPLINK = 2 };
 
+enum vnet_iface_flags { VNET_IFACE_TAGGED = 1 /* no network leaves untagged */ };
+
 /* By ifindex: what an interface is to the datapath. */
 struct vnet_iface {
 	__u32 kind;
 	__u32 local_id; /* of the port */
-	__u32 network;  /* of the uplink */
-	__u32 reserved;
+	__u32 network;  /* of the uplink's untagged frames */
+	__u32 flags;
 };
 _Static_assert(sizeof(struct vnet_iface) == 16, "vnet_iface");
 
@@ -97,14 +102,21 @@ _Static_assert(sizeof(struct vnet_address_key) == 24, "vnet_address_key");
 
 enum vnet_tuple_flags { VNET_TUPLE_FAMILY = 1, VNET_TUPLE_PROTO = 2 };
 
+/*
+ * In a tuple's direction, so that a program from before there were groups takes it for neither
+ * direction's, and does not let everybody in.
+ */
+#define VNET_TUPLE_GROUP 2
+
 /* One way of masking a frame's fields; all rules of a policy with the same masks share it. */
 struct vnet_tuple {
 	__u8 remote[16]; /* mask */
 	__u16 dport;     /* mask; for ICMP of type << 8 | code */
-	__u8 direction;
+	__u8 direction; /* | VNET_TUPLE_GROUP */
 	__u8 flags;
 	__u8 family; /* 4 or 6, with VNET_TUPLE_FAMILY */
-	__u8 reserved[3];
+	__u8 reserved;
+	__u16 group; /* the peer must be a member of it, with VNET_TUPLE_GROUP */
 };
 _Static_assert(sizeof(struct vnet_tuple) == 24, "vnet_tuple");
 
@@ -133,6 +145,33 @@ struct vnet_rule {
 	__u32 action;
 };
 _Static_assert(sizeof(struct vnet_rule) == 8, "vnet_rule");
+
+/*
+ * A group in one network, by its id; for user space, which knows groups by name. 1 to 65535 are
+ * given in turn, so that an id comes back long after nobody remembers what it was.
+ */
+struct vnet_group {
+	__u32 network;
+	__u32 zero;
+	char name[64];
+};
+_Static_assert(sizeof(struct vnet_group) == 72, "vnet_group");
+
+#define VNET_MAX_GROUP 65535
+
+/*
+ * Who is a member of a group: addresses and prefixes of them, of any number of hosts. The key of a
+ * trie of longest prefixes; `prefix` counts from `group`, whose bits are always whole.
+ */
+struct vnet_peer_key {
+	__u32 prefix;
+	__u32 group;
+	__u8 address[16];
+};
+_Static_assert(sizeof(struct vnet_peer_key) == 24, "vnet_peer_key");
+
+#define VNET_PEER_GROUP_BITS 32
+#define VNET_PEER_PREFIX (VNET_PEER_GROUP_BITS + 128)
 
 /* VM-centric and without direction: both directions of a connection find the same entry. */
 struct vnet_conn_key {

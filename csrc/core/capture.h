@@ -126,7 +126,7 @@ VNET_INLINE void vnet_capture(struct vnet_ctx *ctx, const struct vnet_port *port
 {
 	if (__builtin_expect(port->flags & VNET_PORT_CAPTURED, 0))
 		vnet_capture_frame(ctx, port->local_id,
-				   direction | action << 8 | reason << 16);
+				   direction | (action & 0xff) << 8 | reason << 16);
 }
 
 #endif

@@ -2,7 +2,7 @@
 /*
  * Whether a policy admits a new connection. The number of probes is the number of ways in which
  * the policy's rules mask fields (VNET_MAX_TUPLES at most): it depends on the rules alone, no
- * traffic can make it grow.
+ * traffic can make it grow, and no number of members of a group.
  */
 #ifndef VNET_CLASSIFY_H
 #define VNET_CLASSIFY_H
@@ -14,13 +14,33 @@ struct vnet_question {
 	struct vnet_ctx *ctx;
 	const struct vnet_policy *policy;
 	const __u8 *remote;
-	struct vnet_rule_key key; /* policy id; the rest is filled in per tuple */
+	union {
+		struct vnet_rule_key key; /* policy id; the rest is filled in per tuple */
+		struct vnet_peer_key peer; /* see vnet_is_member() */
+	};
 	__u16 dport;              /* ICMP: type << 8 | code */
 	__u8 direction;
 	__u8 family;
 	__u8 proto;
 	__u8 allowed;
 };
+
+/*
+ * Whether the remote end is a member of the group. The key takes the place of the rule's: on Linux
+ * 6.1 all callers' stacks together have no room for both.
+ */
+VNET_INLINE int vnet_is_member(struct vnet_question *q, __u32 group)
+{
+	__u32 policy = q->key.policy;
+	int found;
+
+	q->peer.prefix = VNET_PEER_PREFIX;
+	q->peer.group = group;
+	__builtin_memcpy(q->peer.address, q->remote, 16);
+	found = vnet_is_peer(q->ctx, &q->peer);
+	q->key.policy = policy;
+	return found;
+}
 
 static long vnet_classify_tuple(__u32 index, void *state)
 {
@@ -33,9 +53,11 @@ static long vnet_classify_tuple(__u32 index, void *state)
 	if (index >= VNET_MAX_TUPLES)
 		return 1;
 	tuple = &q->policy->tuple[index];
-	if (tuple->direction != q->direction)
+	if ((tuple->direction & ~VNET_TUPLE_GROUP) != q->direction)
 		return 0;
 	if (tuple->flags & VNET_TUPLE_FAMILY && tuple->family != q->family)
+		return 0;
+	if (tuple->direction & VNET_TUPLE_GROUP && !vnet_is_member(q, tuple->group))
 		return 0;
 	q->key.tuple = index;
 	q->key.proto = tuple->flags & VNET_TUPLE_PROTO ? q->proto : 0;

@@ -20,8 +20,10 @@
 #define VNET_ICMP 1
 #define VNET_TCP 6
 #define VNET_UDP 17
+#define VNET_DCCP 33
 #define VNET_ICMPV6 58
 #define VNET_SCTP 132
+#define VNET_UDPLITE 136
 
 #define VNET_EXTENSIONS 6
 
@@ -232,14 +234,20 @@ VNET_INLINE __u32 vnet_read_tcp(struct vnet_packet *p, const __u8 *header)
 	return header[12] >> 4 < 5 ? VNET_REASON_MALFORMED : VNET_REASON_NONE;
 }
 
+/* Whether the header begins with them: RFC 9293, 768, 4340, 9260, 3828. */
+VNET_INLINE int vnet_has_ports(__u8 proto)
+{
+	return proto == VNET_TCP || proto == VNET_UDP || proto == VNET_DCCP ||
+	       proto == VNET_SCTP || proto == VNET_UDPLITE;
+}
+
 /* The transport header of a packet that is no later fragment, wherever it begins. */
 VNET_INLINE __u32 vnet_parse_transport(struct vnet_ctx *ctx, struct vnet_packet *p)
 {
 	__u32 length = p->proto == VNET_TCP ? 20 : 8;
 	__u8 header[16] = {0};
 
-	if (p->proto != VNET_TCP && p->proto != VNET_UDP && p->proto != VNET_SCTP &&
-	    !(p->proto == VNET_ICMP && p->family == 4) &&
+	if (!vnet_has_ports(p->proto) && !(p->proto == VNET_ICMP && p->family == 4) &&
 	    !(p->proto == VNET_ICMPV6 && p->family == 6))
 		return VNET_REASON_NONE;
 	if (p->l4 + length > p->end || vnet_load(ctx, p->l4, header, 8))

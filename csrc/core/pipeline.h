@@ -7,12 +7,14 @@
 #define VNET_PIPELINE_H
 
 #include "capture.h"
+#include "neighbour.h"
 #include "track.h"
+#include "vlan.h"
 
 struct vnet_verdict {
 	__u32 reason;
 	__u32 ifindex;
-	struct vnet_port *target; /* the port behind ifindex, NULL when that is an uplink */
+	struct vnet_port *target; /* the port behind ifindex, NULL when that is no other's tap */
 };
 
 /* Where a broadcast is copied to. */
@@ -82,28 +84,40 @@ VNET_INLINE void vnet_aim(struct vnet_verdict *verdict, struct vnet_port *target
 	verdict->ifindex = target ? target->ifindex : 0;
 }
 
+/* To all of the network but the sender, unless it asks for a neighbour that is known. */
+VNET_INLINE __u32 vnet_forward_group(struct vnet_ctx *ctx, const struct vnet_port *port,
+				     const struct vnet_packet *p, struct vnet_verdict *verdict)
+{
+	__u32 action;
+
+	if (port->flags & VNET_PORT_ANSWERED && port->ifindex &&
+	    vnet_find_answer(ctx, port->mac, port->network)) {
+		verdict->ifindex = port->ifindex;
+		return VNET_ANSWERED;
+	}
+	vnet_flood(ctx, p, port->network, port->local_id);
+	action = vnet_way_out(ctx, port->network, &verdict->ifindex);
+	return action == VNET_DROP ? VNET_CONSUMED : action;
+}
+
 VNET_INLINE __u32 vnet_forward(struct vnet_ctx *ctx, const struct vnet_port *port,
 			       const struct vnet_packet *p, struct vnet_verdict *verdict)
 {
-	__u32 group = p->target_mac & VNET_MAC_GROUP;
-	__u32 *uplink;
+	__u32 action = VNET_DROP;
 
-	if (group)
-		vnet_flood(ctx, p, port->network, port->local_id);
-	else
-		vnet_aim(verdict,
-			 vnet_find_target(ctx, port->network, p->target_mac, port->local_id));
+	if (p->target_mac & VNET_MAC_GROUP)
+		return vnet_forward_group(ctx, port, p, verdict);
+	vnet_aim(verdict, vnet_find_target(ctx, port->network, p->target_mac, port->local_id));
+	/* Its headers were not read: the receiver's own program judges the frame. */
+	if (port->flags & VNET_PORT_OPEN)
+		verdict->target = NULL;
 	if (verdict->ifindex)
 		return VNET_REDIRECT;
-	uplink = vnet_uplink(ctx, port->network);
-	if (uplink && p->target_mac != port->mac) {
-		verdict->ifindex = *uplink;
-		return VNET_REDIRECT;
-	}
-	if (group)
-		return VNET_CONSUMED;
-	verdict->reason = VNET_REASON_NO_DESTINATION;
-	return VNET_DROP;
+	if (p->target_mac != port->mac)
+		action = vnet_way_out(ctx, port->network, &verdict->ifindex);
+	if (action == VNET_DROP)
+		verdict->reason = VNET_REASON_NO_DESTINATION;
+	return action;
 }
 
 VNET_INLINE void vnet_count_drop(struct vnet_counters *counters, __u32 reason)
@@ -128,6 +142,10 @@ VNET_INLINE __u32 vnet_guard_egress(struct vnet_ctx *ctx, struct vnet_port *port
 
 	if (reason)
 		return reason;
+	if (port->flags & VNET_PORT_OPEN) {
+		vnet_activate(port);
+		return VNET_REASON_NONE;
+	}
 	if (p->source_mac != port->mac)
 		return VNET_REASON_MAC_SPOOF;
 	vnet_activate(port);
@@ -146,6 +164,8 @@ VNET_INLINE __u32 vnet_guard_ingress(struct vnet_ctx *ctx, struct vnet_port *por
 
 	if (reason)
 		return reason;
+	if (port->flags & VNET_PORT_OPEN)
+		return VNET_REASON_NONE;
 	if (!(p->target_mac & VNET_MAC_GROUP) && p->target_mac != port->mac)
 		return VNET_REASON_OTHER_MAC;
 	if (p->ethertype == VNET_ETH_ARP || p->ethertype == VNET_ETH_RARP)
@@ -160,6 +180,8 @@ VNET_INLINE __u32 vnet_guard_ingress(struct vnet_ctx *ctx, struct vnet_port *por
 VNET_INLINE __u32 vnet_guard_known(struct vnet_ctx *ctx, struct vnet_port *port,
 				   struct vnet_packet *p)
 {
+	if (port->flags & VNET_PORT_OPEN)
+		return VNET_REASON_NONE;
 	if (p->target_mac != port->mac)
 		return VNET_REASON_OTHER_MAC;
 	return p->family ? vnet_track(ctx, port, p, VNET_INGRESS) : VNET_REASON_NONE;
@@ -246,21 +268,61 @@ VNET_INLINE __u32 vnet_hand_over(struct vnet_ctx *ctx, struct vnet_packet *p,
 	return vnet_receive(ctx, port, verdict->reason);
 }
 
+/* To the members without the tag, to the host with it. */
+VNET_INLINE __u32 vnet_flood_in(struct vnet_ctx *ctx, const struct vnet_packet *p,
+				const struct vnet_tag *tag, struct vnet_verdict *verdict)
+{
+	if (vnet_take_tag(ctx, tag))
+		return VNET_PASS;
+	vnet_flood(ctx, p, tag->network, 0);
+	if (!vnet_give_tag(ctx, tag))
+		return VNET_PASS;
+	verdict->reason = VNET_REASON_VLAN;
+	return VNET_DROP;
+}
+
 /* What is not for a VM here is the host's own and passes. */
 VNET_INLINE __u32 vnet_from_uplink(struct vnet_ctx *ctx, struct vnet_verdict *verdict)
 {
 	struct vnet_iface *iface = vnet_iface(ctx, vnet_ifindex(ctx));
 	struct vnet_packet p;
+	struct vnet_tag tag;
 
 	verdict->reason = VNET_REASON_NONE;
-	if (!iface || iface->kind != VNET_IFACE_UPLINK || vnet_parse_ethernet(ctx, &p))
+	if (!iface || iface->kind != VNET_IFACE_UPLINK || vnet_parse_uplink(ctx, iface, &p, &tag))
 		return VNET_PASS;
-	if (p.target_mac & VNET_MAC_GROUP) {
-		vnet_flood(ctx, &p, iface->network, 0);
+	if (p.target_mac & VNET_MAC_GROUP)
+		return vnet_flood_in(ctx, &p, &tag, verdict);
+	vnet_aim(verdict, vnet_find_target(ctx, tag.network, p.target_mac, 0));
+	if (!verdict->ifindex)
 		return VNET_PASS;
+	if (!vnet_take_tag(ctx, &tag))
+		return VNET_REDIRECT;
+	verdict->reason = VNET_REASON_VLAN;
+	return VNET_DROP;
+}
+
+/*
+ * The last step with a frame: once everybody has seen it here it leaves as it is said there. An
+ * answer is found anew, since to keep it takes room on the stack that the kernel does not have.
+ */
+VNET_INLINE __u32 vnet_finish(struct vnet_ctx *ctx, __u32 action, struct vnet_verdict *verdict)
+{
+	const struct vnet_port *port;
+
+	if (action >> VNET_TAG_SHIFT) {
+		if (!vnet_push_tag(ctx, action >> VNET_TAG_SHIFT))
+			return VNET_REDIRECT;
+		verdict->reason = VNET_REASON_VLAN;
+		return VNET_DROP;
 	}
-	vnet_aim(verdict, vnet_find_target(ctx, iface->network, p.target_mac, 0));
-	return verdict->ifindex ? VNET_REDIRECT : VNET_PASS;
+	if (action != VNET_ANSWERED)
+		return action;
+	port = vnet_port_of(ctx);
+	if (port && !vnet_answer(ctx, port->mac, port->network))
+		return action;
+	verdict->reason = VNET_REASON_NO_DESTINATION;
+	return VNET_DROP;
 }
 
 #endif

@@ -10,7 +10,7 @@
 	X(NONE, "none")                      /* not dropped */                                     \
 	X(MALFORMED, "malformed")            /* headers cut short or contradictory */              \
 	X(ETHERTYPE, "ethertype")            /* neither IPv4, IPv6, ARP nor RARP */                \
-	X(VLAN, "vlan")                      /* tagged frames are not carried yet */               \
+	X(VLAN, "vlan")                      /* tagged frame from a VM, or to one */               \
 	X(MAC_SPOOF, "mac-spoof")            /* source MAC is not the port's */                    \
 	X(IP_SPOOF, "ip-spoof")              /* source address is not the port's */                \
 	X(ARP_SPOOF, "arp-spoof")            /* ARP or RARP speaks for somebody else */            \

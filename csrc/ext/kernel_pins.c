@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where the datapath lives between two agents: PIN_DIR/v<ABI> holds the maps, progs/ in it the
- * programs and conns/ the connection tables of the ports. PIN_DIR is locked while an agent runs it, whatever its version: two would
- * replace each other's programs on the same interfaces.
+ * programs and conns/ the connection tables of the ports. PIN_DIR is locked while an agent runs
+ * it, whatever its version: two would replace each other's programs on the same interfaces.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>

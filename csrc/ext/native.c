@@ -37,30 +37,45 @@ static void native_dealloc(struct vnet_object *self)
 	Py_DECREF(type);
 }
 
+/* The frame of one call; `args` are those of `format`. 0 and locked, or -1 with an exception. */
+static int begin(struct vnet_object *self, PyObject *args, const char *format,
+		 struct vnet_ctx *ctx, unsigned int *hook, Py_buffer *frame)
+{
+	unsigned long long now = 0;
+	unsigned int ifindex;
+
+	if (!PyArg_ParseTuple(args, format, hook, &ifindex, frame, &now))
+		return -1;
+	if (*hook > VNET_FROM_UPLINK || frame->len > 1 << 20 || vnet_object_lock(self)) {
+		PyBuffer_Release(frame);
+		if (!PyErr_Occurred())
+			PyErr_Format(PyExc_ValueError, "hook %u", *hook);
+		return -1;
+	}
+	*ctx = (struct vnet_ctx){
+		.datapath = &self->datapath,
+		.data = frame->buf,
+		.length = frame->len,
+		.ifindex = ifindex,
+		.now = now ? now : vnet_object_now(self),
+	};
+	return 0;
+}
+
 static PyObject *native_process(struct vnet_object *self, PyObject *args)
 {
-	struct vnet_result result = {0};
-	unsigned long long now = 0;
-	unsigned int hook, ifindex;
-	struct vnet_ctx ctx = {0};
+	struct vnet_result result;
+	struct vnet_ctx ctx;
+	unsigned int hook;
 	Py_buffer frame;
 	PyObject *outs;
 
-	if (!PyArg_ParseTuple(args, "IIy*|K:process", &hook, &ifindex, &frame, &now))
+	if (begin(self, args, "IIy*|K:process", &ctx, &hook, &frame))
 		return NULL;
-	if (hook > VNET_FROM_UPLINK || frame.len > 1 << 20 || vnet_object_lock(self)) {
-		PyBuffer_Release(&frame);
-		return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "hook %u", hook);
-	}
-	ctx.datapath = &self->datapath;
-	ctx.data = frame.buf;
-	ctx.length = frame.len;
-	ctx.ifindex = ifindex;
-	ctx.now = now ? now : vnet_object_now(self);
 	result = vnet_datapath_process(&ctx, hook);
 	vnet_object_unlock(self);
 	PyBuffer_Release(&frame);
-	if (result.action == VNET_REDIRECT && ctx.outs < VNET_MAX_OUT)
+	if (vnet_is_sent(result.action) && ctx.outs < VNET_MAX_OUT)
 		ctx.out[ctx.outs++] = result.ifindex;
 	outs = PyTuple_New(ctx.outs);
 	for (__u32 i = 0; outs && i < ctx.outs; i++) {
@@ -72,6 +87,45 @@ static PyObject *native_process(struct vnet_object *self, PyObject *args)
 		}
 	}
 	return outs ? Py_BuildValue("(IIN)", result.action, result.reason, outs) : NULL;
+}
+
+struct frames {
+	PyObject *list;
+	int failed;
+};
+
+static void collect(void *arg, __u32 ifindex, const __u8 *data, __u32 length)
+{
+	struct frames *frames = arg;
+	PyObject *pair = Py_BuildValue("(Iy#)", ifindex, (const char *)data, (Py_ssize_t)length);
+
+	frames->failed |= !pair || PyList_Append(frames->list, pair);
+	Py_XDECREF(pair);
+}
+
+/* As `process`, with each frame that leaves as it is then. */
+static PyObject *native_run(struct vnet_object *self, PyObject *args)
+{
+	struct frames frames = {0};
+	struct vnet_result result = {0};
+	struct vnet_ctx ctx;
+	unsigned int hook;
+	Py_buffer frame;
+
+	if (begin(self, args, "IIy*|K:run", &ctx, &hook, &frame))
+		return NULL;
+	frames.list = PyList_New(0);
+	if (frames.list) {
+		ctx.leaves = collect;
+		ctx.leaves_arg = &frames;
+		result = vnet_datapath_process(&ctx, hook);
+	}
+	vnet_object_unlock(self);
+	PyBuffer_Release(&frame);
+	if (frames.list && !frames.failed)
+		return Py_BuildValue("(IIN)", result.action, result.reason, frames.list);
+	Py_XDECREF(frames.list);
+	return NULL;
 }
 
 static PyObject *native_set_clock(struct vnet_object *self, PyObject *args)
@@ -89,6 +143,7 @@ static PyObject *native_set_clock(struct vnet_object *self, PyObject *args)
 
 static PyMethodDef native_methods[] = {
 	{"process", (PyCFunction)(void (*)(void))native_process, METH_VARARGS, NULL},
+	{"run", (PyCFunction)(void (*)(void))native_run, METH_VARARGS, NULL},
 	{"set_clock", (PyCFunction)(void (*)(void))native_set_clock, METH_VARARGS, NULL},
 	{NULL, NULL, 0, NULL},
 };

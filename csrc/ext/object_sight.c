@@ -159,7 +159,7 @@ static PyObject *describe(struct vnet_ctx *ctx, const struct vnet_traced *traced
 {
 	const struct vnet_trace *asked = &traced->asked;
 
-	if (traced->result.action == VNET_REDIRECT && ctx->outs < VNET_MAX_OUT)
+	if (vnet_is_sent(traced->result.action) && ctx->outs < VNET_MAX_OUT)
 		ctx->out[ctx->outs++] = traced->result.ifindex;
 	return Py_BuildValue(
 		"{sIsIsNsIsNsNsNsNsNsNsK}", "action", traced->result.action, "reason",

@@ -24,6 +24,11 @@ static int init_tables(struct vnet_datapath *datapath)
 		[VNET_TABLE_RULES] = VNET_MAX_RULES,
 		[VNET_TABLE_META] = VNET_META_COUNT,
 		[VNET_TABLE_CAPTURES] = datapath->max_ports,
+		[VNET_TABLE_SEGMENTS] = VNET_MAX_SEGMENTS,
+		[VNET_TABLE_VLANS] = VNET_MAX_SEGMENTS,
+		[VNET_TABLE_BINDINGS] = VNET_MAX_BINDINGS,
+		[VNET_TABLE_GROUPS] = VNET_MAX_GROUP,
+		[VNET_TABLE_PEERS] = VNET_MAX_PEERS,
 	};
 
 	for (int i = 0; i < VNET_TABLE_COUNT; i++)
@@ -89,6 +94,8 @@ void vnet_datapath_conns_delete(struct vnet_datapath *datapath, __u32 local_id)
 
 struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook hook)
 {
+	const __u8 *data = ctx->data;
+	__u32 length = ctx->length;
 	struct vnet_verdict verdict = {0};
 	struct vnet_result result;
 	struct vnet_packet p;
@@ -103,8 +110,16 @@ struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook ho
 	default:
 		result.action = vnet_from_uplink(ctx, &verdict);
 	}
+	result.action = vnet_finish(ctx, result.action, &verdict);
 	result.reason = verdict.reason;
 	result.ifindex = verdict.ifindex;
+	if (vnet_is_sent(result.action))
+		vnet_leaves(ctx, result.ifindex);
+	/* The caller's frame is what it was. */
+	free(ctx->changed);
+	ctx->changed = NULL;
+	ctx->data = data;
+	ctx->length = length;
 	return result;
 }
 

@@ -8,6 +8,7 @@
 
 #include "capture_abi.h"
 #include "conn.h"
+#include "network_abi.h"
 #include "record.h"
 #include "ring.h"
 #include "table.h"
@@ -22,7 +23,12 @@
 	X(POLICIES, policies, sizeof(__u32), sizeof(struct vnet_policy))                           \
 	X(RULES, rules, sizeof(struct vnet_rule_key), sizeof(struct vnet_rule))                    \
 	X(META, meta, sizeof(__u32), sizeof(__u64))                                                \
-	X(CAPTURES, captures, sizeof(__u32), sizeof(struct vnet_capture))
+	X(CAPTURES, captures, sizeof(__u32), sizeof(struct vnet_capture))                          \
+	X(SEGMENTS, segments, sizeof(__u32), sizeof(struct vnet_segment))                          \
+	X(VLANS, vlans, sizeof(struct vnet_vlan_key), sizeof(__u32))                               \
+	X(BINDINGS, bindings, sizeof(struct vnet_binding_key), sizeof(struct vnet_binding))        \
+	X(GROUPS, groups, sizeof(__u32), sizeof(struct vnet_group))                                \
+	X(PEERS, peers, sizeof(struct vnet_peer_key), sizeof(__u32))
 
 enum vnet_table_id {
 #define VNET_TABLE_ENUM(id, name, key, value) VNET_TABLE_##id,
@@ -32,12 +38,13 @@ enum vnet_table_id {
 };
 
 /* What `meta` holds. */
-enum vnet_meta { VNET_META_NEXT_POLICY = 0, VNET_META_COUNT = 8 };
+enum vnet_meta { VNET_META_NEXT_POLICY = 0, VNET_META_LAST_GROUP = 1, VNET_META_COUNT = 8 };
 
 #define VNET_MAX_IFACES 131072
 #define VNET_MAX_ADDRESSES 262144
 #define VNET_MAX_POLICIES 65536
 #define VNET_MAX_RULES 1048576
+#define VNET_MAX_PEERS 262144
 
 /* Owns everything in it, but `ports` only when `owns_ports`: the kernel's driver maps that. */
 struct vnet_datapath {
@@ -73,8 +80,19 @@ struct vnet_ctx {
 	__u64 now;
 	__u32 outs; /* copies that were sent */
 	__u32 out[VNET_MAX_OUT];
+	struct vnet_conn draft;
 	struct vnet_trace *trace; /* NULL unless somebody wants to know */
+	__u8 *changed;            /* owned: the frame once it is not what it was; see edit.c */
+	/* Sees each frame that leaves, and where; may be NULL. */
+	void (*leaves)(void *arg, __u32 ifindex, const __u8 *data, __u32 length);
+	void *leaves_arg;
 };
+
+/* Whether the frame itself leaves, on the result's interface. */
+static inline int vnet_is_sent(__u32 action)
+{
+	return action == VNET_REDIRECT || action == VNET_ANSWERED;
+}
 
 enum vnet_hook { VNET_FROM_PORT = 0, VNET_TO_PORT = 1, VNET_FROM_UPLINK = 2 };
 

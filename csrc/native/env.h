@@ -91,6 +91,50 @@ static inline __u32 *vnet_uplink(struct vnet_ctx *ctx, __u32 network)
 	return vnet_table_get(VNET_ENV_TABLE(ctx, UPLINKS), &network);
 }
 
+static inline struct vnet_segment *vnet_segment(struct vnet_ctx *ctx, __u32 network)
+{
+	return vnet_table_get(VNET_ENV_TABLE(ctx, SEGMENTS), &network);
+}
+
+static inline __u32 *vnet_vlan(struct vnet_ctx *ctx, const struct vnet_vlan_key *key)
+{
+	return vnet_table_get(VNET_ENV_TABLE(ctx, VLANS), key);
+}
+
+static inline struct vnet_binding *vnet_binding(struct vnet_ctx *ctx,
+						const struct vnet_binding_key *key)
+{
+	return vnet_table_get(VNET_ENV_TABLE(ctx, BINDINGS), key);
+}
+
+/* The 802.1Q tag; -1 for any other. */
+static inline int vnet_load_tag(struct vnet_ctx *ctx, __u16 *tci)
+{
+	__u8 tag[4];
+
+	if (vnet_load(ctx, 12, tag, sizeof(tag)) || tag[0] != 0x81 || tag[1] != 0)
+		return -1;
+	*tci = tag[2] << 8 | tag[3];
+	return 0;
+}
+
+/* Of 16-bit words as they lie there, to be folded. */
+static inline __u32 vnet_sum(const void *bytes, __u32 length, __u32 sum)
+{
+	__u16 word;
+
+	for (__u32 i = 0; i < length; i += sizeof(word)) {
+		memcpy(&word, (const __u8 *)bytes + i, sizeof(word));
+		sum += word;
+	}
+	return sum;
+}
+
+/* Change the frame; -1, and nothing is changed, when it is too short or memory is. */
+int vnet_pop_tag(struct vnet_ctx *ctx);
+int vnet_push_tag(struct vnet_ctx *ctx, __u16 tci);
+int vnet_rewrite(struct vnet_ctx *ctx, const __u8 *frame, __u32 length);
+
 static inline __u32 *vnet_find_mac(struct vnet_ctx *ctx, const struct vnet_mac_key *key)
 {
 	return vnet_table_get(VNET_ENV_TABLE(ctx, FDB), key);
@@ -120,6 +164,23 @@ static inline struct vnet_rule *vnet_rule(struct vnet_ctx *ctx, const struct vne
 	return rule;
 }
 
+/* Each length of a prefix in turn, the longest first: IPv4 has 33 of them. */
+static inline int vnet_is_peer(struct vnet_ctx *ctx, const struct vnet_peer_key *key)
+{
+	static const __u8 mapped[12] = {[10] = 0xff, [11] = 0xff};
+	int shortest = memcmp(key->address, mapped, sizeof(mapped)) ? 0 : 96;
+	struct vnet_peer_key masked = *key;
+
+	for (int length = 128; length >= shortest; length--) {
+		if (length < 128)
+			masked.address[length / 8] &= 0xff00 >> length % 8;
+		masked.prefix = VNET_PEER_GROUP_BITS + length;
+		if (vnet_table_get(VNET_ENV_TABLE(ctx, PEERS), &masked))
+			return 1;
+	}
+	return 0;
+}
+
 static inline struct vnet_table *vnet_conns(struct vnet_ctx *ctx, __u32 local_id)
 {
 	struct vnet_datapath *datapath = ctx->datapath;
@@ -139,6 +200,11 @@ static inline struct vnet_conn *vnet_conn_find(struct vnet_ctx *ctx, __u32 local
 		ctx->trace->conn = *key;
 	}
 	return conns ? vnet_table_get(conns, key) : NULL;
+}
+
+static inline struct vnet_conn *vnet_conn_draft(struct vnet_ctx *ctx)
+{
+	return &ctx->draft;
 }
 
 static inline int vnet_conn_add(struct vnet_ctx *ctx, __u32 local_id,
@@ -181,8 +247,15 @@ static inline void vnet_loop(__u32 count, long (*step)(__u32 index, void *state)
 			return;
 }
 
+static inline void vnet_leaves(struct vnet_ctx *ctx, __u32 ifindex)
+{
+	if (ctx->leaves)
+		ctx->leaves(ctx->leaves_arg, ifindex, ctx->data, ctx->length);
+}
+
 static inline void vnet_emit(struct vnet_ctx *ctx, __u32 ifindex)
 {
+	vnet_leaves(ctx, ifindex);
 	if (ctx->outs < VNET_MAX_OUT)
 		ctx->out[ctx->outs++] = ifindex;
 }

@@ -12,6 +12,7 @@
 #define BENCH_PORT 1
 #define BENCH_TAP 5
 #define BENCH_UPLINK 9
+#define BENCH_VLAN 100 /* the network comes in so, too */
 #define BENCH_QUOTA 64
 
 #define CHECK(condition)                                                                           \
@@ -25,6 +26,8 @@
 static const __u8 bench_vm[6] = {0x52, 0x54, 0, 0, 0, 1};
 static const __u8 bench_peer[6] = {0x52, 0x54, 0, 0, 0, 2};
 static const __u8 bench_vm4[16] = {[10] = 0xff, [11] = 0xff, [12] = 10, [15] = 1};
+static const __u8 bench_peer4[16] = {[10] = 0xff, [11] = 0xff, [12] = 10, [15] = 2};
+static const __u8 bench_peer6[16] = {0x20, 0x01, 0x0d, 0xb8, [15] = 2};
 static const __u8 bench_vm6[16] = {0x20, 0x01, 0x0d, 0xb8, [15] = 1};
 
 /* Everything out, and TCP and UDP to ports 64 to 127 in. */
@@ -54,11 +57,22 @@ static inline void bench_address(struct vnet_datapath *datapath, const __u8 *add
 	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_ADDRESSES], &key, &order));
 }
 
+/* The peer is a neighbour that is known. */
+static inline void bench_bind(struct vnet_datapath *datapath, const __u8 *address)
+{
+	struct vnet_binding binding = {.mac = vnet_mac(bench_peer)};
+	struct vnet_binding_key key = {0};
+
+	memcpy(key.address, address, 16);
+	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_BINDINGS], &key, &binding));
+}
+
 static inline void bench_init(struct vnet_datapath *datapath)
 {
 	struct vnet_iface tap = {.kind = VNET_IFACE_PORT, .local_id = BENCH_PORT};
 	struct vnet_iface uplink = {.kind = VNET_IFACE_UPLINK};
 	__u32 tap_index = BENCH_TAP, uplink_index = BENCH_UPLINK, network = 0, id = BENCH_PORT;
+	struct vnet_vlan_key vlan = {.ifindex = BENCH_UPLINK, .vlan = BENCH_VLAN};
 	struct vnet_member_key member = {0};
 	struct vnet_mac_key mac = {.mac = vnet_mac(bench_vm)};
 
@@ -68,17 +82,20 @@ static inline void bench_init(struct vnet_datapath *datapath)
 		.policy = 1ULL << 32 | 1,
 		.mac = vnet_mac(bench_vm),
 		.role = VNET_ACTIVE,
-		.flags = VNET_PORT_ADDRESSES,
+		.flags = VNET_PORT_ADDRESSES | VNET_PORT_ANSWERED,
 		.ifindex = BENCH_TAP,
 		.local_id = BENCH_PORT,
 		.quota = BENCH_QUOTA,
 	};
 	bench_address(datapath, bench_vm4);
 	bench_address(datapath, bench_vm6);
+	bench_bind(datapath, bench_peer4);
+	bench_bind(datapath, bench_peer6);
 	bench_policy(datapath);
 	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_IFACES], &tap_index, &tap));
 	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_IFACES], &uplink_index, &uplink));
 	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_UPLINKS], &network, &uplink_index));
+	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_VLANS], &vlan, &network));
 	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_MEMBERS], &member, &id));
 	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_FDB], &mac, &id));
 }

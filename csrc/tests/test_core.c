@@ -209,6 +209,9 @@ static void test_table(void)
 	vnet_table_free(&table);
 }
 
+#include "vlan_tests.h"
+#include "neighbour_tests.h"
+
 int main(void)
 {
 	test_every_length();
@@ -217,6 +220,8 @@ int main(void)
 	test_hostile_times_do_not_wrap();
 	test_table();
 	test_capture_loses_none_uncounted();
+	test_tags();
+	test_answers();
 	puts("core: ok");
 	return 0;
 }

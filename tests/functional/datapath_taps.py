@@ -55,10 +55,15 @@ class Tap:
 
     def receive_gso(self, seconds: float = 5.0) -> tuple[int, bytes]:
         """The next frame's GSO size, and the frame."""
+        header, frame = self.receive_offload(seconds)
+        return header[3], frame
+
+    def receive_offload(self, seconds: float = 5.0) -> tuple[tuple[int, ...], bytes]:
+        """The next frame's virtio header, field by field, and the frame."""
         if not select.select([self.fd], [], [], seconds)[0]:
-            return 0, b""
+            return (0,) * 6, b""
         data = os.read(self.fd, 1 << 17)
-        return _HEADER.unpack_from(data)[3], data[_HEADER.size :]
+        return _HEADER.unpack_from(data), data[_HEADER.size :]
 
     def drain(self, seconds: float = 0.2) -> list[bytes]:
         frames = []

@@ -1,5 +1,6 @@
 """Rules that change while frames flow, and a table that is full while no agent runs."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import datapath_keeper
@@ -50,16 +52,10 @@ class World:
         return driver
 
 
-@private
-def test_datapath_swaps_rules_whole_under_traffic(bpffs: str) -> None:
-    """Port 7001 is in all of the policies: no frame may find a moment without it."""
-    world = World(bpffs)
-    driver = world.driver()
-    datapath_keeper.set_up(driver, [world.port], world.outside.ifindex)
-    driver.set_policy(PORT, udp(7001))
-    receiver = world.vm.udp("10.9.0.1", 7001)
+@contextlib.contextmanager
+def traffic(world: World) -> Iterator[Callable[[], int]]:
+    """Datagrams to port 7001 of the VM, from 8 ports in turn; what it gives tells how many."""
     senders = [world.outside.udp() for _ in range(8)]
-    assert world.vm.ping("10.9.0.9")
     stop = threading.Event()
     sent = 0
 
@@ -71,26 +67,78 @@ def test_datapath_swaps_rules_whole_under_traffic(bpffs: str) -> None:
 
     thread = threading.Thread(target=send)
     thread.start()
-    for number in range(300):
-        driver.set_policy(PORT, udp(7001, 8000 + number))
-        driver.collect()
-    eventually(lambda: sent > 1000, "datagrams flow")
-    stop.set()
-    thread.join()
+    try:
+        yield lambda: sent
+    finally:
+        stop.set()
+        thread.join()
+
+
+def count_received(receiver: socket.socket) -> int:
     received = 0
     receiver.settimeout(0.5)
-    try:
+    with contextlib.suppress(TimeoutError):
         while receiver.recv(10):
             received += 1
-    except TimeoutError:
-        pass
-    assert received == sent
+    return received
+
+
+@private
+def test_datapath_swaps_rules_whole_under_traffic(bpffs: str) -> None:
+    """Port 7001 is in all of the policies: no frame may find a moment without it."""
+    world = World(bpffs)
+    driver = world.driver()
+    datapath_keeper.set_up(driver, [world.port], world.outside.ifindex)
+    driver.set_policy(PORT, udp(7001))
+    receiver = world.vm.udp("10.9.0.1", 7001)
+    assert world.vm.ping("10.9.0.9")
+    with traffic(world) as count:
+        for number in range(300):
+            driver.set_policy(PORT, udp(7001, 8000 + number))
+            driver.collect()
+        eventually(lambda: count() > 1000, "datagrams flow")
+    assert count_received(receiver) == count()
     assert driver.counters(PORT).drops == {}
     # And when the call returns, the old verdict is gone: nothing comes in any more.
     driver.set_policy(PORT, udp(9))
-    for sender in senders:
+    for sender in [world.outside.udp() for _ in range(8)]:
         sender.sendto(b"late", ("10.9.0.1", 7001))
     eventually(lambda: driver.counters(PORT).drops.get("policy", 0) == 8, "all are refused")
+    driver.destroy()
+
+
+@private
+def test_datapath_members_change_under_traffic(bpffs: str) -> None:
+    """The peer is a member at every moment, by one name or another; then it is none at all."""
+    world = World(bpffs)
+    driver = world.driver()
+    datapath_keeper.set_up(driver, [world.port], world.outside.ifindex)
+    from_web = Rule(direction=Direction.INGRESS, protocol="udp", remote_group="web")
+    driver.set_members("web", {0: ["10.9.0.9"]})
+    driver.set_policy(PORT, Policy(rules=(Rule(direction=Direction.EGRESS), from_web)))
+    receiver = world.vm.udp("10.9.0.1", 7001)
+    assert world.vm.ping("10.9.0.9")
+    with traffic(world) as count:
+        for number in range(300):
+            member = ("10.9.0.9", "10.9.0.0/24", "10.9.0.8/31")[number % 3]
+            crowd = [f"192.0.2.{other}" for other in range(number % 20)]
+            driver.set_members("web", {0: [member, *crowd]})
+        eventually(lambda: count() > 1000, "datagrams flow")
+    assert count_received(receiver) == count()
+    assert driver.counters(PORT).drops == {}
+    driver.set_members("web", {0: ["10.9.0.8"]})
+    sender = world.outside.udp("10.9.0.9", 5000)
+    sender.sendto(b"late", ("10.9.0.1", 7001))
+    eventually(lambda: driver.counters(PORT).drops.get("policy", 0) == 1, "it is refused")
+    driver.close()
+    driver = world.driver()
+    driver.set_members("web", {0: ["10.9.0.9"]})
+    sender.sendto(b"back", ("10.9.0.1", 7001))
+    assert receiver.recv(10) == b"back"
+    # A connection that the membership admitted ends with the membership.
+    driver.set_members("web", {0: []})
+    sender.sendto(b"late", ("10.9.0.1", 7001))
+    eventually(lambda: driver.counters(PORT).drops.get("policy", 0) == 2, "it is refused")
     driver.destroy()
 
 

@@ -34,6 +34,15 @@ def in6(proto: int, body: bytes, **options) -> tuple[int, bytes]:
 
 SYN_ACK = f.SYN | f.ACK
 FRAMES = {
+    "trunk": packed(
+        *(
+            (
+                UPLINK,
+                f.tagged(f.ether(PEER, target, f.IPV4, f.ipv4(PEER4, VM4, 17, f.udp(1, 2))), 100),
+            )
+            for target in (VM, "ff:ff:ff:ff:ff:ff")
+        )
+    ),
     "tcp": packed(
         out4(f.TCP, f.tcp(1, 80, f.SYN)),
         in4(f.TCP, f.tcp(80, 1, SYN_ACK)),

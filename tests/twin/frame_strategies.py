@@ -31,11 +31,13 @@ icmp6 = st.sampled_from([128, 128, 129, 129, 1, 2, 3, 130, 133, 134, 137, 143] +
 @st.composite
 def transports(draw, family: int) -> tuple[int, bytes]:
     proto = draw(
-        st.sampled_from([f.TCP, f.TCP, f.TCP, f.UDP, f.UDP, f.SCTP, 47, f.ICMP, f.ICMPV6])
+        st.sampled_from(
+            [f.TCP, f.TCP, f.TCP, f.UDP, f.UDP, f.SCTP, f.DCCP, f.UDPLITE, 47, f.ICMP, f.ICMPV6]
+        )
     )
     if proto == f.TCP:
         return proto, f.tcp(draw(ports), draw(ports), draw(flags))
-    if proto in (f.UDP, f.SCTP):
+    if proto in (f.UDP, f.SCTP, f.DCCP, f.UDPLITE):
         return proto, f.udp(draw(ports), draw(ports))
     if proto == 47:
         return proto, b"\0" * 8
@@ -120,6 +122,8 @@ rules = st.builds(
             {"protocol": "tcp", "ports": (22, 1000)},
             {"protocol": "udp", "ports": (53, 68)},
             {"protocol": "udp"},
+            {"protocol": "udplite", "ports": (80, 80)},
+            {"protocol": "dccp", "ports": (1, 79)},
             {"protocol": "47"},
         ]
     ),
@@ -131,6 +135,20 @@ remote_rules = st.builds(
     st.sampled_from(
         ["10.0.0.0/8", "10.0.0.2/32", "0.0.0.0/0", "::/0", "2001:db8::/64", "2001:db8::2/128"]
     ),
+)
+#: A group has other members at other times.
+GROUPS = ("near", "far")
+members = st.lists(
+    st.sampled_from(
+        ["10.0.0.2", "10.0.0.3", "10.0.0.0/30", "0.0.0.0/1", "2001:db8::2", "2001:db8::/32"]
+    ),
+    max_size=3,
+)
+group_rules = st.builds(
+    lambda direction, what, group: Rule(direction=direction, remote_group=group, **what),
+    directions,
+    st.sampled_from([{}, {}, {"ethertype": "ipv6"}, {"protocol": "tcp", "ports": (80, 80)}]),
+    st.sampled_from(GROUPS),
 )
 icmp_rules = st.builds(
     lambda direction, what: Rule(direction=direction, **what),
@@ -147,11 +165,14 @@ icmp_rules = st.builds(
 )
 policies = st.builds(
     lambda items, established: Policy(rules=tuple(items), established=established),
-    st.lists(st.one_of(rules, rules, remote_rules, icmp_rules), max_size=6),
+    st.lists(
+        st.one_of(rules, rules, remote_rules, icmp_rules, group_rules, group_rules), max_size=6
+    ),
     st.sampled_from(list(Established)),
 )
 steps = st.one_of(
     *[packets] * 8,
     st.tuples(st.just("sleep"), st.sampled_from([1, 9, 20, 31, 61, 121])),
     st.tuples(st.just("policy"), policies),
+    st.tuples(st.just("members"), st.sampled_from(GROUPS), members),
 )

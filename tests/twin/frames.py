@@ -5,6 +5,7 @@ import struct
 
 FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
 TCP, UDP, ICMP, ICMPV6, SCTP = 6, 17, 1, 58, 132
+DCCP, UDPLITE = 33, 136
 IPV4, IPV6, ARP, RARP, VLAN = 0x0800, 0x86DD, 0x0806, 0x8035, 0x8100
 
 
@@ -18,6 +19,11 @@ def address(text: str) -> bytes:
 
 def ether(source: str, target: str, ethertype: int, payload: bytes) -> bytes:
     return mac(target) + mac(source) + struct.pack(">H", ethertype) + payload
+
+
+def tagged(frame: bytes, tci: int, proto: int = VLAN) -> bytes:
+    """The frame with an 802.1Q (or other) tag of VLAN and priority."""
+    return frame[:12] + struct.pack(">HH", proto, tci) + frame[12:]
 
 
 def ipv4(

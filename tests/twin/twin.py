@@ -27,7 +27,7 @@ LIFE = {
     "unreplied": 30,
     "replied": 180,
 }
-NAMES = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+NAMES = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "icmpv6": 58, "sctp": 132, "udplite": 136}
 
 
 def other(direction: Direction) -> Direction:
@@ -48,7 +48,15 @@ class Conn:
 
 
 class Twin:
-    def __init__(self, mac: str, addresses: tuple[str, ...], policy: Policy) -> None:
+    def __init__(
+        self,
+        mac: str,
+        addresses: tuple[str, ...],
+        policy: Policy,
+        members: dict[str, list[str]] | None = None,
+    ) -> None:
+        self.members = members or {}
+        self.open = False
         self.mac = bytes.fromhex(mac.replace(":", ""))
         self.addresses = {ipaddress.ip_address(item) for item in addresses}
         self.policy = policy
@@ -59,6 +67,11 @@ class Twin:
     def set_policy(self, policy: Policy) -> None:
         self.policy = policy
         self.fresh = set()
+
+    def set_members(self, group: str, members: list[str]) -> None:
+        """Whoever owes a verdict to one who left has it made again; so may everybody."""
+        self.members = {**self.members, group: members}
+        self.set_policy(Policy(rules=self.policy.rules, established=self.policy.established))
 
     def process(self, direction: Direction, frame: bytes, now: int) -> str:
         try:
@@ -76,6 +89,8 @@ class Twin:
         ethertype = int.from_bytes(frame[12:14], "big")
         if ethertype in (0x8100, 0x88A8):
             raise Refused("vlan")
+        if self.open:
+            return
         if direction is EGRESS and frame[6:12] != self.mac:
             raise Refused("mac-spoof")
         if direction is INGRESS and not frame[0] & 1 and frame[0:6] != self.mac:
@@ -213,8 +228,14 @@ class Twin:
 
     def _allowed(self, direction: Direction, proto: int, remote: Any, dport: int) -> bool:
         return any(
-            self._matches(rule, direction, proto, remote, dport) for rule in self.policy.rules
+            self._matches(rule, direction, proto, remote, dport)
+            and (not rule.remote_group or self._is_member(rule.remote_group, remote))
+            for rule in self.policy.rules
         )
+
+    def _is_member(self, group: str, address: Any) -> bool:
+        networks = [ipaddress.ip_network(item) for item in self.members.get(group, ())]
+        return any(address in network for network in networks)
 
     @staticmethod
     def _matches(rule: Rule, direction: Direction, proto: int, remote: Any, dport: int) -> bool:
@@ -361,7 +382,7 @@ class Twin:
             ports.reverse()
         if proto == (1 if packet.family == 4 else 58):
             ports = [int.from_bytes(transport[4:6], "big"), 0]
-        elif proto not in (6, 17, 132):
+        elif proto not in (6, 17, 33, 132, 136):
             ports = [0, 0]
         return packet.family, proto, *addresses, *ports
 

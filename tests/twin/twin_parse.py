@@ -116,7 +116,7 @@ def _transport(packet: Packet) -> None:
     if packet.proto == 6:
         _need(len(body) >= 20 and body[12] >> 4 >= 5)
         packet.flags = body[13]
-    elif packet.proto in (17, 132) or packet.icmp:
+    elif packet.proto in (17, 33, 132, 136) or packet.icmp:
         _need(len(body) >= 8)
     else:
         return

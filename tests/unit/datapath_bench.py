@@ -53,6 +53,7 @@ class Bench:
         quota: int = 100,
         network: int = 0,
         bridged: bool = False,
+        port_security: bool = True,
     ) -> None:
         self.driver.set_port(
             port,
@@ -64,6 +65,7 @@ class Bench:
             role=role,
             generation=generation,
             quota=quota,
+            port_security=port_security,
         )
 
     def sleep(self, seconds: float) -> None:

@@ -1,7 +1,7 @@
 """A datapath, a libvirt, a kernel and an event log that do as they are told, and remember."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,7 +20,7 @@ from vnet_agent.exceptions import DatapathError, LibvirtError, StaleGeneration, 
 from vnet_agent.inventory.inventory import Inventory
 from vnet_agent.inventory.links import Link, LinkGone
 from vnet_agent.model.event import Type
-from vnet_agent.model.policy import ALLOW_ALL, Policy
+from vnet_agent.model.policy import ALLOW_ALL, Group, Policy
 from vnet_agent.model.port import Port, Role
 from vnet_agent.model.virt import DomainState
 
@@ -60,7 +60,9 @@ class FakeDriver(Driver):
         self.entries: dict[str, PortEntry] = {}
         self.policies: dict[str, Policy] = {}
         self.calls: list[tuple[Any, ...]] = []
-        self.uplinks: dict[int, int] = {}
+        self.members: dict[str, dict[int, set[str]]] = {}
+        self.uplinks: dict[int, int | None] = {}
+        self.vlans: dict[int, dict[int, int]] = {}
         self.refuse: set[str] = set()
 
     def _note(self, *call: Any) -> None:
@@ -112,16 +114,30 @@ class FakeDriver(Driver):
         self._note("detach", port)
         self._replace(port, ifindex=None)
 
-    def attach_uplink(self, ifindex: int, *, network: int) -> None:
+    def attach_uplink(
+        self, ifindex: int, *, network: int | None = None, vlans: Mapping[int, int] | None = None
+    ) -> None:
         self._note("attach_uplink", ifindex, network)
         self.uplinks[ifindex] = network
+        self.vlans[ifindex] = dict(vlans or {})
 
     def detach_uplink(self, ifindex: int) -> None:
         self._note("detach_uplink", ifindex)
         self.uplinks.pop(ifindex, None)
+        self.vlans.pop(ifindex, None)
 
     def counters(self, port: str) -> PortCounters:
         raise NotImplementedError
+
+    def set_members(
+        self, group: str, members: Mapping[int, Collection[str]], *, complete: bool = True
+    ) -> None:
+        self._note("set_members", group)
+        if complete:
+            self.members[group] = {net: set(who) for net, who in members.items()}
+            return
+        for network, who in members.items():
+            self.members.setdefault(group, {}).setdefault(network, set()).update(who)
 
     def set_policy(self, port: str, policy: Policy) -> None:
         self._note("set_policy", port)
@@ -259,6 +275,14 @@ class FakePolicy:
     def __init__(self) -> None:
         self.policy = ALLOW_ALL
         self.asked: list[Port] = []
+        self.revision = "1"
+        self.member_groups: dict[str, tuple[str, ...]] = {}
+
+    def groups_of(self, port: Port) -> list[Group]:
+        return []
+
+    def members_elsewhere(self, name: str) -> dict[int, set[str]]:
+        return {}
 
     def resolve(self, port: Port) -> Policy:
         self.asked.append(port)

@@ -95,6 +95,7 @@ def test_an_interface_for_each_port():
             1,
             2,
         ),
+        ({"verdict": "answer"}, "direction=egress verdict=pass action=answer", 1, 7),
         ({"gso_size": 1448}, "direction=egress verdict=pass action=forward gso=1448", 1, 7),
     ],
 )

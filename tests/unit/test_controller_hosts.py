@@ -130,11 +130,20 @@ async def test_groups_are_limited_to_what_hosts_take(
 async def test_policy_is_waited_for(tmp_path: Any) -> None:
     async with run_controller(tmp_path) as session:
         path = "/v1/hosts/alpha/policy"
-        assert await call(session, "GET", path) == {"revision": 0, "groups": []}
+        assert await call(session, "GET", path) == {
+            "revision": 0,
+            "groups": [],
+            "members": {},
+        }
         waiting = asyncio.create_task(call(session, "GET", f"{path}?after=0&wait=60"))
         await call(session, "PUT", "/v1/groups/web", 201, json=GROUP)
         answer = await asyncio.wait_for(waiting, 20)
         assert (answer["revision"], answer["groups"][0]["name"]) == (1, "web")
+        assert answer["groups"][0] == {
+            "name": "web",
+            **GROUP,
+            "rules": [{"direction": "ingress", "protocol": "tcp", "ports": [80, 443]}],
+        }
         # Nothing new: the same revision again after the wait.
         again = await call(session, "GET", f"{path}?after=1&wait=0")
         assert again["revision"] == 1

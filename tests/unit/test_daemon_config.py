@@ -45,6 +45,7 @@ def test_every_option_is_bounded_and_explained() -> None:
         ("[libvirt]\nlinger = soon\n", "linger.*could not convert"),
         ("[policy]\nunbound = maybe\n", "unbound.*allow, deny"),
         ("[datapath]\nuplinks = a b\n", "uplinks.*'a b'"),
+        ("[datapath]\nuplinks = eth1:vlan=7\n", "uplinks.*'eth1:vlan=7'"),
         ("no assignment\n", "Failed to parse.*no assignment"),
     ],
 )

@@ -62,6 +62,16 @@ def test_families_and_protocols() -> None:
     assert bench.into(f.ipv4(PEER4, VM4, 46, b"\0" * 8)) == "policy"
 
 
+@pytest.mark.parametrize(("name", "number"), [("dccp", 33), ("sctp", 132), ("udplite", 136)])
+def test_ports_of_less_usual_protocols(name: str, number: int) -> None:
+    rule = Rule(direction=IN, protocol=name, ports=(100, 199))
+    bench = Bench(policy(rule, Rule(direction=Direction.EGRESS, protocol="udp")))
+    assert bench.into(f.ipv4(PEER4, VM4, number, f.udp(9, 100))) == ""
+    assert bench.into(f.ipv4(PEER4, VM4, number, f.udp(9, 200))) == "policy"
+    assert bench.out(f.ipv4(VM4, PEER4, number, f.udp(100, 9))) == ""
+    assert bench.out(f.ipv4(VM4, PEER4, number, f.udp(101, 9))) == "policy"
+
+
 def test_icmp_types_and_codes() -> None:
     bench = Bench(
         policy(

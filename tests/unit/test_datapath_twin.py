@@ -6,7 +6,7 @@ import frames as f
 import pytest
 import twin as t
 from datapath_bench import PORT, SECOND, VM4, VM6, Bench
-from frame_strategies import VM, addresses, packets, policies, steps
+from frame_strategies import GROUPS, VM, addresses, members, packets, policies, steps
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -57,10 +57,17 @@ def twin_connections(twin: t.Twin, now: int) -> list[tuple]:
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
-@given(policy=policies, own=addresses, sequence=st.lists(steps, min_size=8, max_size=40))
-def test_core_and_twin_agree(policy, own, sequence) -> None:
+@given(
+    policy=policies,
+    own=addresses,
+    who=st.fixed_dictionaries(dict.fromkeys(GROUPS, members)),
+    sequence=st.lists(steps, min_size=8, max_size=40),
+)
+def test_core_and_twin_agree(policy, own, who, sequence) -> None:
     bench = Bench(policy, addresses=own, quota=1000)
-    twin = t.Twin(VM, own, policy)
+    for group, there in who.items():
+        bench.driver.set_members(group, {0: there})
+    twin = t.Twin(VM, own, policy, who)
     for step in sequence:
         match step:
             case ("sleep", seconds):
@@ -69,6 +76,9 @@ def test_core_and_twin_agree(policy, own, sequence) -> None:
                 bench.driver.set_policy(PORT, new)
                 # A new object even when it is equal: verdicts are stale either way.
                 twin.set_policy(t.Policy(rules=new.rules, established=new.established))
+            case ("members", group, there):
+                bench.driver.set_members(group, {0: there})
+                twin.set_members(group, there)
             case (direction, frame):
                 hook = 0 if direction is t.EGRESS else 1
                 _, reason, _ = bench.process(hook, 5, frame)
@@ -91,6 +101,18 @@ def test_core_and_twin_agree_on_damaged_frames(packet, cut, change) -> None:
     twin = t.Twin(VM, (VM4, VM6), t.Policy(rules=(t.Rule(direction=t.EGRESS),)))
     _, reason, _ = bench.process(0 if direction is t.EGRESS else 1, 5, frame)
     assert reason == twin.process(direction, frame, bench.now), frame.hex()
+
+
+@given(packet=packets)
+def test_core_and_twin_agree_on_a_port_without_security(packet) -> None:
+    direction, frame = packet
+    bench = Bench(t.Policy())
+    bench.set_port(port_security=False)
+    twin = t.Twin(VM, (VM4, VM6), t.Policy())
+    twin.open = True
+    _, reason, _ = bench.process(0 if direction is t.EGRESS else 1, 5, frame)
+    assert reason == twin.process(direction, frame, bench.now), frame.hex()
+    assert bench.states() == []
 
 
 def test_the_twin_notices_a_difference() -> None:

@@ -61,12 +61,18 @@ class Policy:
     def __init__(self):
         self.replaced = []
         self.error = None
-
+        self.members = []
         self.held = ""
 
     def mark(self, origin):
         assert origin == "controller"
         return self.held
+
+    async def replace_members(self, members):
+        self.members.append(members)
+
+    async def add_members(self, members):
+        self.members.append(("add", members))
 
     async def replace(self, groups, *, origin, mark=""):
         if self.error is not None:
@@ -82,6 +88,9 @@ class Controller:
     def __init__(self):
         self.beats, self.snapshots, self.reports = [], [], []
         self.policy = (0, [])
+        self.members = {"digest": "0", "revision": 0, "members": {}}
+        self.member_polls = []
+        self.extra = {}
         self.polls = []
         self.instances = {}
         self.fail = {}
@@ -92,6 +101,7 @@ class Controller:
                 web.put("/v1/hosts/h1", self.beat),
                 web.put("/v1/hosts/h1/ports", self.ports),
                 web.get("/v1/hosts/h1/policy", self.get_policy),
+                web.get("/v1/hosts/h1/members", self.get_members),
                 web.put("/v1/migrations/{id}", self.report),
                 web.get("/v1/instances/{uuid}", self.instance),
             ]
@@ -132,7 +142,14 @@ class Controller:
             async with self.changed:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.changed.wait(), 0.2)
-        return web.json_response({"revision": self.policy[0], "groups": self.policy[1]})
+        answer = {"revision": self.policy[0], "groups": self.policy[1]}
+        return web.json_response(answer | self.extra)
+
+    async def get_members(self, request):
+        self.member_polls.append(request.query["after"])
+        if request.query["after"] == self.members["digest"]:
+            await asyncio.sleep(0.05)
+        return web.json_response(self.members)
 
     async def set_policy(self, revision, *names):
         async with self.changed:
@@ -246,6 +263,44 @@ async def test_policy_is_taken_when_there_is_a_new_one(site):
     await site.controller.set_policy(5)
     await until(lambda: site.policy.replaced == [["a"], ["a", "b"], []])
     assert site.client.status()["policy_revision"] == 5
+
+
+async def test_members_are_taken_when_there_are_others(site):
+    web = {"web": {"0": ["10.0.0.1"], "7": ["2001:db8::1"]}}
+    await site.client.start()
+    await until(lambda: len(site.controller.member_polls) >= 2)
+    assert site.policy.members == []  # a controller that never had a group takes nobody away
+    site.controller.members = {"digest": "1", "revision": 3, "members": web}
+    await until(lambda: site.policy.members)
+    site.controller.members = {"digest": "2", "revision": 3, "members": {}}
+    await until(lambda: len(site.policy.members) == 2)
+    assert site.policy.members == [
+        {"web": {0: ("10.0.0.1",), 7: ("2001:db8::1",)}},
+        {},
+    ]
+
+
+async def test_strange_members_are_refused_whole(site, caplog):
+    strange = {"web": {"0": ["10.0.0.1", "10.0.0.300"]}}
+    site.controller.members = {"digest": "1", "revision": 3, "members": strange}
+    await site.client.start()
+    await until(lambda: "10.0.0.300" in caplog.text)
+    assert site.policy.members == []
+
+
+async def test_members_come_with_the_rules_that_ask_for_them(site, monkeypatch):
+    order = []
+    monkeypatch.setattr(site.policy, "add_members", lambda members: note(order, members))
+    monkeypatch.setattr(site.policy, "replace", lambda groups, **how: note(order, "groups"))
+    await site.client.start()
+    site.controller.extra = {"members": {"web": {"0": ["10.0.0.1"]}}}
+    await site.controller.set_policy(3, "a")
+    await until(lambda: len(order) == 2)
+    assert order == [{"web": {0: ("10.0.0.1",)}}, "groups"]
+
+
+async def note(order, what):
+    order.append(what)
 
 
 async def test_a_controller_without_policy_takes_none_away(site):
@@ -371,12 +426,12 @@ async def test_an_outage_is_said_once_per_task_and_then_over(site, caplog):
     with caplog.at_level(logging.INFO):
         site.controller.fail = {"/v1": 503}
         await site.client.start()
-        await until(lambda: len([r for r in caplog.records if r.levelno == logging.WARNING]) >= 3)
+        await until(lambda: len([r for r in caplog.records if r.levelno == logging.WARNING]) >= 4)
         site.controller.fail = {}
         await until(lambda: "Heartbeat to the controller: works again" in caplog.text)
         await until(lambda: "Policy from the controller: works again" in caplog.text)
     warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert len(warned) == len(set(warned)) == 3
+    assert len(warned) == len(set(warned)) == 4
 
 
 async def test_certificates_that_are_not_there_are_one_clear_error(conf, site):

@@ -244,3 +244,67 @@ def test_any_text_is_groups_or_a_policy_error(text):
 def test_any_json_is_a_group_or_a_policy_error(value):
     where = where_refused(document.group_from_json, value)
     assert where is None or where.startswith("$")
+
+
+def test_groups_name_groups_and_members() -> None:
+    text = """
+groups:
+  - name: web
+    members: [192.0.2.1, 192.0.2.7/32, 2001:db8::/64, 192.0.2.1]
+  - name: db
+    rules: [{direction: ingress, protocol: tcp, ports: 3306, remote_group: web}]
+"""
+    web, db = document.parse(text, name="f")
+    assert web.members == ("192.0.2.1", "192.0.2.7", "2001:db8::/64")
+    assert db.rules[0].remote_group == "web"
+
+
+@pytest.mark.parametrize(
+    ("fields", "line", "detail"),
+    [
+        ("rules: [{direction: ingress,\n      remote_group: wbe}]", 4, "no group 'wbe'"),
+        ("rules: [{direction: ingress,\n      remote_group: -a}]", 4, "no group name"),
+        (
+            "rules: [{direction: ingress, remote: 10.0.0.0/8,\n      remote_group: web}]",
+            4,
+            "not both",
+        ),
+        ("members: [\n      10.0.0.1/8]", 4, "host bits"),
+        ("members: [\n      '::/0']", 4, "takes in IPv4"),
+        ("members: [\n      web]", 4, "no CIDR"),
+        ("members: 10.0.0.1", 3, "must be a list"),
+    ],
+)
+def test_wrong_groups_are_refused_where_they_are_wrong(fields, line, detail) -> None:
+    with pytest.raises(PolicyError, match=detail) as caught:
+        document.parse(f"groups:\n  - name: web\n    {fields}", name="f")
+    assert caught.value.where == f"f:{line}"
+
+
+@pytest.mark.parametrize(
+    ("said", "protocol"),
+    [
+        ("any", None),
+        ("TCP", "tcp"),
+        ("ipv6-icmp", "icmpv6"),
+        ("icmp6", "icmpv6"),
+        ("58", "icmpv6"),
+        ("dccp", "dccp"),
+        ("136", "udplite"),
+        ("gre", "47"),
+        ("vrrp", "112"),
+        ("0", "0"),
+    ],
+)
+def test_protocols_are_named_as_neutron_names_them(said, protocol) -> None:
+    rule = {"direction": "ingress", "protocol": said}
+    (read,) = document.group_from_json({"name": "g", "rules": [rule]}).rules
+    assert read.protocol == protocol
+    again = {"name": "g", "rules": [msgspec.to_builtins(read)]}
+    assert document.group_from_json(again).rules == (read,)
+
+
+def test_icmp_of_ipv6_is_its_own_protocol() -> None:
+    rule = {"direction": "ingress", "protocol": "icmp", "ethertype": "IPv6", "icmp_type": 128}
+    (read,) = document.group_from_json({"name": "g", "rules": [rule]}).rules
+    assert (read.ethertype, read.protocol) == ("ipv6", "icmpv6")

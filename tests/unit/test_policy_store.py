@@ -221,3 +221,32 @@ async def test_a_restart_is_no_change(conf, tmp_path):
     file.write_text("groups: [{name: changed}]")
     store, names = await restart()
     assert names == ["changed"]
+
+
+async def test_members_elsewhere_last_over_a_restart(store, conf):
+    changes = []
+
+    async def changed():
+        changes.append(store.members_elsewhere("web"))
+
+    store.on_change = changed
+    await store.replace_members({"web": {0: ("10.0.0.1",)}, "db": {0: ("10.0.0.2",)}})
+    await store.add_members({"web": {7: ("10.0.0.3",)}})
+    await store.add_members({"web": {7: ("10.0.0.3",)}})
+    assert changes == [{0: ("10.0.0.1",)}, {7: ("10.0.0.3",)}]
+    again = PolicyStore(conf)
+    await again.load()
+    assert again.members_elsewhere("web") == {7: ("10.0.0.3",)}
+    assert again.members_elsewhere("db") == {0: ("10.0.0.2",)}
+    await store.replace_members({})
+    assert store.members_elsewhere("web") == {}
+
+
+async def test_damaged_members_are_none(conf, tmp_path, caplog):
+    path = tmp_path / "state" / "members.json"
+    path.parent.mkdir()
+    path.write_text('{"web": {"0": ["x"]}}')
+    store = PolicyStore(conf)
+    await store.load()
+    assert store.members_elsewhere("web") == {}
+    assert "members.json" in caplog.text

@@ -12,7 +12,13 @@ from vnet_agent.datapath import _flowcache as c
 from vnet_agent.model.policy import ALLOW_ALL, Direction, Rule
 from vnet_agent.model.port import Role
 
-VERDICTS = {"deliver": c.PASS, "drop": c.DROP, "forward": c.REDIRECT, "flood": c.CONSUMED}
+VERDICTS = {
+    "deliver": c.PASS,
+    "drop": c.DROP,
+    "forward": c.REDIRECT,
+    "answer": c.ANSWERED,
+    "flood": c.CONSUMED,
+}
 IN_80 = b.IN_TCP_80
 PEER_FRAME = {"source": b.PEER, "target": b.VM}
 
@@ -60,6 +66,8 @@ def test_trace_says_what_happens(program):
             bench.sleep(step[1])
         elif step[0] == "policy":
             bench.driver.set_policy(b.PORT, step[1])
+        elif step[0] == "members":
+            bench.driver.set_members(step[1], {0: step[2]})
         else:
             direction, frame = step
             check(bench, direction is EGRESS, frame)

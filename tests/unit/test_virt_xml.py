@@ -130,6 +130,16 @@ def test_plain_libvirt_with_own_metadata() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("attribute", "secured"),
+    [("", True), ("port_security='true'", True), ("port_security='false'", False)],
+)
+def test_port_security_is_on_unless_said(attribute, secured) -> None:
+    metadata = own(f"<v:port mac='{MAC_A}' {attribute}/>")
+    (port,) = parse_ports(domain(interface("vnet0"), metadata=metadata))
+    assert port.port_security is secured
+
+
 def test_plain_libvirt_without_metadata_derives_the_port() -> None:
     (port,) = parse_ports(domain(interface("vnet0")))
     assert port.uuid == derive_port_uuid(INSTANCE, MAC_A)
@@ -184,6 +194,10 @@ BAD = {
     "network": (
         domain(metadata=own(f"<v:port mac='{MAC_A}' network='-1'/>")),
         "vnet:port network: '-1' is not a number from 0",
+    ),
+    "port security": (
+        domain(metadata=own(f"<v:port mac='{MAC_A}' port_security='off'/>")),
+        "vnet:port port_security: 'off' is neither true nor false",
     ),
     "own twice": (domain(metadata=own(f"<v:port mac='{MAC_A}'/>" * 2)), "stands twice"),
     "nova twice": (domain(metadata=nova(nova_port(PORT_A) * 2)), "a uuid stands twice"),

@@ -38,7 +38,7 @@ _NANOSECONDS = b"\x09"
 #: Seen from the tap: what the VM sends comes in.
 _INBOUND, _OUTBOUND = 1, 2
 #: TC_ACT_UNSPEC, SHOT, STOLEN and REDIRECT of <linux/pkt_cls.h>.
-_TC = {"deliver": -1, "bridge": -1, "drop": 2, "flood": 4, "forward": 7}
+_TC = {"deliver": -1, "bridge": -1, "drop": 2, "flood": 4, "forward": 7, "answer": 7}
 
 
 class TaggedPort(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,6 +21,7 @@ _COLUMNS = (
     "icmp_type",
     "icmp_code",
     "remote",
+    "remote_group",
 )
 
 
@@ -96,11 +97,14 @@ class RuleAdd(ShowCommand):
             required=True,
             help="to the VM, or from it",
         )
-        parser.add_argument("--protocol", help="tcp, udp, sctp, icmp, icmpv6 or a number")
+        parser.add_argument("--protocol", help="a name, such as tcp, or a number")
         parser.add_argument(
             "--ports", metavar="PORT[-PORT]", help="destination: the VM's, or on egress the peer's"
         )
         parser.add_argument("--remote", metavar="CIDR", help="the peer's addresses")
+        parser.add_argument(
+            "--remote-group", metavar="GROUP", help="the peer must be a member of this group"
+        )
         parser.add_argument("--ethertype", help="ipv4 or ipv6 (default: both)")
         parser.add_argument("--icmp-type", type=int, metavar="TYPE")
         parser.add_argument("--icmp-code", type=int, metavar="CODE")
@@ -108,7 +112,8 @@ class RuleAdd(ShowCommand):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
-        names = ["direction", "protocol", "ports", "remote", "ethertype", "icmp_type", "icmp_code"]
+        names = ["direction", "protocol", "ports", "remote", "remote_group", "ethertype"]
+        names += ["icmp_type", "icmp_code"]
         given = {name: getattr(parsed_args, name) for name in names}
         rule = {name: value for name, value in given.items() if value is not None}
         edit = self.client.post(

@@ -22,6 +22,7 @@ from vnet_agent.model.migration import Report
 from vnet_agent.model.policy import Group
 from vnet_agent.model.port import PortState
 from vnet_agent.policy import document
+from vnet_agent.policy.members import Members, members_from_json
 from vnet_agent.policy.store import digest
 from vnet_agent.retry import Retry
 from vnet_agent.version import version
@@ -48,11 +49,20 @@ class Inventory(Protocol):
 class PolicyStore(Protocol):
     def mark(self, origin: str) -> str: ...
     async def replace(self, groups: Sequence[Group], *, origin: str, mark: str = "") -> None: ...
+    async def replace_members(self, members: Members) -> None: ...
+    async def add_members(self, members: Members) -> None: ...
 
 
 class _Policy(msgspec.Struct):
     revision: int
     groups: list[Any]
+    members: Any = None
+
+
+class _Members(msgspec.Struct):
+    digest: str
+    revision: int
+    members: Any
 
 
 class ControllerClient:
@@ -83,6 +93,7 @@ class ControllerClient:
         self._is_changed = asyncio.Event()
         self._revision = 0
         self._policy_mark = ""
+        self._members_digest = ""
         self.is_reachable = False
         #: Where other agents fetch the state of ports; the migration server may know better.
         self.migration_url = _migration_url(conf)
@@ -101,6 +112,7 @@ class ControllerClient:
             ("Inventory to the controller", self._send_inventory),
             ("Migration reports to the controller", self._send_reports),
             ("Policy from the controller", self._fetch_policy),
+            ("Members of groups from the controller", self._fetch_members),
         ):
             self._tasks.append(asyncio.create_task(self._repeat(name, turn), name=name))
 
@@ -248,12 +260,42 @@ class ControllerClient:
         elif asyncio.get_running_loop().time() - before < 1.0:
             await asyncio.sleep(1.0)  # one that does not wait must not be asked without a pause
 
+    async def _fetch_members(self) -> None:
+        """One question; the controller answers when it has others than it told last."""
+        before = asyncio.get_running_loop().time()
+        params = {"after": self._members_digest, "wait": str(POLICY_WAIT)}
+        try:
+            answer = await self._call(
+                "GET", f"{self._path}/members", params=params, wait=POLICY_WAIT
+            )
+        except Answered as error:
+            if not error.is_unknown:
+                raise
+            await asyncio.sleep(POLICY_WAIT)  # one from before there were members to tell
+            return
+        try:
+            told = msgspec.convert(answer, _Members)
+        except msgspec.ValidationError as error:
+            url = self._conf.controller.url
+            raise ControllerError(url=url, detail=f"strange members: {error}") from None
+        if told.digest != self._members_digest:
+            # As with policy: one that never had a group takes nothing away.
+            if told.revision > 0:
+                members = await asyncio.to_thread(members_from_json, told.members)
+                await self._policy.replace_members(members)
+            self._members_digest = told.digest
+        elif asyncio.get_running_loop().time() - before < 1.0:
+            await asyncio.sleep(1.0)
+
     async def _take(self, policy: _Policy, mark: str) -> None:
         # Revision 0 is a controller that never had a policy: what this host has stays.
         if policy.revision > 0:
             groups = await asyncio.to_thread(
                 document.groups_from_json, policy.groups, where="the controller's $.groups"
             )
+            if policy.members is not None:  # before the rules that ask for them
+                members = await asyncio.to_thread(members_from_json, policy.members)
+                await self._policy.add_members(members)
             await self._policy.replace(groups, origin=ORIGIN, mark=mark)
         self._revision, self._policy_mark = policy.revision, mark
 

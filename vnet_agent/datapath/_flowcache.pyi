@@ -9,19 +9,29 @@ RECORD_VERSION: int
 PASS: int
 DROP: int
 REDIRECT: int
+ANSWERED: int
 CONSUMED: int
 FROM_PORT: int
 TO_PORT: int
 FROM_UPLINK: int
 TUPLE_FAMILY: int
 TUPLE_PROTO: int
+TUPLE_GROUP: int
+MAX_GROUP: int
+MAX_PEERS: int
+PEER_GROUP_BITS: int
+META_LAST_GROUP: int
 POLICY_KEEP: int
 PORT_BRIDGED: int
 PORT_ADDRESSES: int
+PORT_ANSWERED: int
+PORT_OPEN: int
 PORT_CAPTURED: int
 CAPTURE_SNAP: int
 IFACE_PORT: int
 IFACE_UPLINK: int
+IFACE_TAGGED: int
+BINDING_ROUTER: int
 CONN_EGRESS: int
 CONN_ASSURED: int
 CONN_IMPORTED: int
@@ -38,6 +48,11 @@ TABLE_POLICIES: int
 TABLE_RULES: int
 TABLE_META: int
 TABLE_CAPTURES: int
+TABLE_SEGMENTS: int
+TABLE_VLANS: int
+TABLE_BINDINGS: int
+TABLE_GROUPS: int
+TABLE_PEERS: int
 
 REASONS: tuple[str, ...]
 STATES: tuple[str, ...]
@@ -118,6 +133,11 @@ class Native(Datapath):
         self, hook: int, ifindex: int, frame: bytes, now: int = 0, /
     ) -> tuple[int, int, tuple[int, ...]]:
         """Action, reason, and the interfaces on which the frame leaves."""
+
+    def run(
+        self, hook: int, ifindex: int, frame: bytes, now: int = 0, /
+    ) -> tuple[int, int, list[tuple[int, bytes]]]:
+        """As `process`, but each interface with the frame as it leaves there."""
 
     def set_clock(self, now: int, /) -> None:
         """Stop the clock at `now` ns; 0 lets it run."""

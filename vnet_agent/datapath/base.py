@@ -7,7 +7,7 @@ adopts what an earlier process left. Methods block; those that can take long (`e
 """
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -21,7 +21,8 @@ class PortEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     `local_id` is the driver's 32-bit id, given by `set_port` and stable while the port exists.
     `generation` is the ownership token: it grows by one with each migration; a change that
-    carries an older one is refused. `quota` is the most connections the port may hold.
+    carries an older one is refused. `quota` is the most connections the port may hold. Without
+    `port_security` neither sources are checked nor policy.
     """
 
     port: str
@@ -35,6 +36,7 @@ class PortEntry(msgspec.Struct, frozen=True, kw_only=True):
     generation: int
     quota: int
     ifindex: int | None
+    port_security: bool = True
 
 
 class PortCounters(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,24 +107,27 @@ class FlowPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """An interface that a frame leaves on: the tap of `port`, or the uplink of `network`."""
+    """An interface that a frame leaves on: the tap of `port`, or the uplink of `network`, there
+    with the tag `vlan` if that is not None."""
 
     ifindex: int
     interface: str | None
     port: str | None
     network: int | None
+    vlan: int | None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """What the datapath would do with a frame.
 
     `verdict` is `deliver` (to the VM), `bridge` (the Linux bridge forwards), `forward` (to `out`),
-    `flood` (copies to `out`, which may be empty) or `drop`. `reason` is why it is dropped, and
-    `parsed` why it could not be read whole. `cache` is `hit` (the entry answers), `stale` (the
-    entry is judged again), `anew` (the entry's connection is over, or not this frame's), `miss`
-    (there is no entry) or `none` (nothing was looked up). `connection` is the entry, and `then`
-    what becomes of it. `rules` are positions in the policy of those that matched; `digest` tells
-    which policy that is, None: the port has none. `connections` of `quota` are in use.
+    `flood` (copies to `out`, which may be empty), `answer` (it asks for a known neighbour and goes
+    back as the answer) or `drop`. `reason` is why it is dropped, `parsed` why it could not be read
+    whole. `cache` is `hit` (the entry answers), `stale` (the entry is judged again), `anew` (the
+    entry's connection is over, or not this frame's), `miss` (there is no entry) or `none` (nothing
+    was looked up). `connection` is the entry, and `then` what becomes of it. `rules` are positions
+    in the policy of those that matched; `digest` tells which policy that is, None: the port has
+    none. `connections` of `quota` are in use.
     """
 
     verdict: str
@@ -137,6 +142,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     out: tuple[Exit, ...]
     role: Role
     addresses_known: bool
+    port_security: bool
     connections: int
     quota: int
 
@@ -185,6 +191,7 @@ class Driver(abc.ABC):
         role: Role,
         generation: int,
         quota: int,
+        port_security: bool = True,
     ) -> PortEntry:
         """Create the port or change it; connections, counters and attachment stay.
 
@@ -207,11 +214,19 @@ class Driver(abc.ABC):
         """Stop guarding the port's tap, which may be gone already."""
 
     @abc.abstractmethod
-    def attach_uplink(self, ifindex: int, *, network: int) -> None:
-        """Make the interface the way out for frames of the network that no local port takes."""
+    def attach_uplink(
+        self, ifindex: int, *, network: int | None = None, vlans: Mapping[int, int] | None = None
+    ) -> None:
+        """Make the interface the way out for frames of its networks that no local port takes.
+
+        `network` leaves untagged, each of `vlans` (802.1Q id: network) with its tag; the interface
+        carries nothing else, and no other interface carries these. Raises DatapathError, with
+        nothing changed, for an id that is not 1 to 4094 or a network that stands twice.
+        """
 
     @abc.abstractmethod
-    def detach_uplink(self, ifindex: int) -> None: ...
+    def detach_uplink(self, ifindex: int) -> None:
+        """The interface, which may be gone already, is the way out of no network any more."""
 
     @abc.abstractmethod
     def counters(self, port: str) -> PortCounters: ...
@@ -228,6 +243,18 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def set_policy(self, port: str, policy: Policy) -> None:
         """Replace the port's rules as a whole; when it returns, no frame sees the old verdict."""
+
+    @abc.abstractmethod
+    def set_members(
+        self, group: str, members: Mapping[int, Collection[str]], *, complete: bool = True
+    ) -> None:
+        """Say who is a member of a group that rules name in `remote_group`, by network.
+
+        Members are addresses and CIDRs, of ports here and elsewhere. A group that was never told
+        of has those of an earlier process, or none. Who stays a member is one at every moment;
+        what was admitted by who is none any more is judged again with its next frame. Unless
+        `complete` nobody is taken away.
+        """
 
     # -- connections
 

@@ -2,32 +2,44 @@
 
 import hashlib
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
 from vnet_agent.datapath import layout
-from vnet_agent.datapath._flowcache import MAX_TUPLES, POLICY_KEEP, TUPLE_FAMILY, TUPLE_PROTO
+from vnet_agent.datapath._flowcache import (
+    MAX_TUPLES,
+    POLICY_KEEP,
+    TUPLE_FAMILY,
+    TUPLE_GROUP,
+    TUPLE_PROTO,
+)
 from vnet_agent.exceptions import PolicyError
 from vnet_agent.model.policy import Direction, Established, Policy, Rule
+from vnet_agent.model.protocols import NAMES, PROTOCOLS, WITH_PORTS
 
-PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
-WITH_PORTS = {6, 17, 132}
 DIRECTIONS = {Direction.INGRESS: 0, Direction.EGRESS: 1}
 FAMILIES = {"ipv4": 4, "ipv6": 6}
 
 #: Entries of one policy in the table of rules: a bound on what one port can take from all.
 MAX_ENTRIES = 16384
 
+#: Groups that one policy's rules name: each costs look-ups of its own.
+MAX_GROUPS = 16
+
 
 class Tuple(msgspec.Struct, frozen=True, order=True):
-    """One way of masking a frame; `family` 0 and `proto` False are wild."""
+    """One way of masking a frame; `family` 0 and `proto` False are wild.
+
+    `group` is the id of the one that the peer must be a member of, 0: of none.
+    """
 
     direction: int
     family: int
     proto: bool
     dport_mask: int
     remote_mask: bytes
+    group: int = 0
 
 
 class Compiled(msgspec.Struct, frozen=True):
@@ -44,7 +56,8 @@ class Compiled(msgspec.Struct, frozen=True):
                 "tuple",
                 remote=item.remote_mask,
                 dport=item.dport_mask,
-                direction=item.direction,
+                direction=item.direction | TUPLE_GROUP * (item.group > 0),
+                group=item.group,
                 flags=TUPLE_FAMILY * (item.family > 0) | TUPLE_PROTO * item.proto,
                 family=item.family,
             )
@@ -71,11 +84,39 @@ class Compiled(msgspec.Struct, frozen=True):
         return keys, values
 
 
-def compile_policy(policy: Policy) -> Compiled:
-    """Raises PolicyError whose `where` is the rule's position (`rules[3]`)."""
+def groups_of(policy: Policy) -> tuple[str, ...]:
+    """The names of the groups that peers must be members of, in the rules' order."""
+    return tuple(dict.fromkeys(rule.remote_group for rule in policy.rules if rule.remote_group))
+
+
+def compile_policy(policy: Policy, group_id: Callable[[str], int] | None = None) -> Compiled:
+    """`group_id` gives a group's id by its name; it is asked once all else is known to be right.
+
+    Raises PolicyError whose `where` is the rule's position (`rules[3]`).
+    """
+    names = groups_of(policy)
+    if len(names) > MAX_GROUPS:
+        raise PolicyError(
+            where=f"{len(policy.rules)} rules",
+            detail=f"remote_group names {len(names)} groups; a port may have {MAX_GROUPS}",
+        )
+    compiled = _compile(policy, {name: number for number, name in enumerate(names, 1)})
+    if not names or group_id is None:
+        return compiled
+    # Tuples keep their order and so their number.
+    ids = [0, *(group_id(name) for name in names)]
+    return msgspec.structs.replace(
+        compiled,
+        tuples=tuple(
+            msgspec.structs.replace(item, group=ids[item.group]) for item in compiled.tuples
+        ),
+    )
+
+
+def _compile(policy: Policy, groups: dict[str, int]) -> Compiled:
     entries: dict[tuple[Tuple, int, int, bytes], int] = {}
     for position, rule in enumerate(policy.rules):
-        for entry in _expand(rule, f"rules[{position}]"):
+        for entry in _expand(rule, groups, f"rules[{position}]"):
             entries.setdefault(entry, position)
         if len(entries) > MAX_ENTRIES:
             raise PolicyError(
@@ -87,8 +128,8 @@ def compile_policy(policy: Policy) -> Compiled:
         raise PolicyError(
             where=f"{len(policy.rules)} rules",
             detail=f"they mix {len(tuples)} combinations of direction, protocol, prefix length "
-            f"and port range; a port may have {MAX_TUPLES}: align ranges to powers of two or "
-            "use fewer prefix lengths",
+            f"(or group) and port range; a port may have {MAX_TUPLES}: align ranges to powers of "
+            "two, or use fewer prefix lengths",
         )
     index = {item: number for number, item in enumerate(tuples)}
     return Compiled(
@@ -107,7 +148,9 @@ def digest(policy: Policy) -> bytes:
     return hashlib.sha256(msgspec.json.encode(policy)).digest()
 
 
-def _expand(rule: Rule, where: str) -> Iterator[tuple[Tuple, int, int, bytes]]:
+def _expand(
+    rule: Rule, groups: dict[str, int], where: str
+) -> Iterator[tuple[Tuple, int, int, bytes]]:
     family, mask, remote = _remote(rule, where)
     proto = _protocol(rule, family, where)
     if proto in (1, 58):
@@ -119,6 +162,7 @@ def _expand(rule: Rule, where: str) -> Iterator[tuple[Tuple, int, int, bytes]]:
             proto=proto is not None,
             dport_mask=dport_mask,
             remote_mask=mask,
+            group=groups.get(rule.remote_group or "", 0),
         )
         yield item, proto or 0, dport, remote
 
@@ -130,6 +174,8 @@ def _remote(rule: Rule, where: str) -> tuple[int, bytes, bytes]:
     family = FAMILIES.get(rule.ethertype or "", 0)
     if rule.remote is None:
         return family, bytes(16), bytes(16)
+    if rule.remote_group is not None:
+        raise PolicyError(where=where, detail="remote or remote_group, not both")
     try:
         network = ipaddress.ip_network(rule.remote)
     except ValueError as error:
@@ -177,8 +223,8 @@ def _dports(rule: Rule, proto: int | None, where: str) -> Iterator[tuple[int, in
         yield _icmp(rule, where)
     elif rule.ports is None:
         yield 0, 0
-    elif proto not in WITH_PORTS:
-        raise PolicyError(where=where, detail="ports need protocol tcp, udp or sctp")
+    elif NAMES.get(proto or 0) not in WITH_PORTS:
+        raise PolicyError(where=where, detail=f"ports need protocol {', '.join(WITH_PORTS)}")
     else:
         low, high = rule.ports
         if not 0 <= low <= high <= 65535:

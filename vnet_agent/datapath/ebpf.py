@@ -29,8 +29,10 @@ class EbpfDriver(FlowcacheDriver):
         *,
         pin_dir: str = "/sys/fs/bpf/vnet",
         max_ports: int = 1024,
+        answers: bool = False,
     ) -> None:
         super().__init__(conf.datapath.max_ports if conf is not None else max_ports)
+        self._answers = conf.datapath.answer_neighbours if conf is not None else answers
         self._pin_dir: str = conf.datapath.pin_dir if conf is not None else pin_dir
 
     @property
@@ -97,7 +99,7 @@ class EbpfDriver(FlowcacheDriver):
     def _forget_interface(self, ifindex: int, *, uplink: bool) -> None:
         local_id = self._topology.port_of(ifindex)
         if uplink:
-            self._topology.remove_uplink(ifindex)
+            self._segments.remove(ifindex)
         else:
             self._topology.remove_iface(ifindex)
         if local_id is not None:

@@ -6,7 +6,7 @@ which no half-made port can be seen.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import ParamSpec, TypeVar
 
 from vnet_agent.datapath import _flowcache as c
@@ -26,6 +26,7 @@ from vnet_agent.datapath.captured import Capture, CaptureRequest
 from vnet_agent.datapath.policies import PolicyTable
 from vnet_agent.datapath.records import decode_records
 from vnet_agent.datapath.ring import RingCapture, clear_leftovers
+from vnet_agent.datapath.segments import Segments
 from vnet_agent.datapath.topology import Topology
 from vnet_agent.exceptions import DatapathError, RecordError, StaleGeneration, UnknownPort
 from vnet_agent.model.policy import Policy
@@ -55,6 +56,9 @@ def guarded(operation: str, call: Callable[P, R], *args: P.args, **kwargs: P.kwa
 class FlowcacheDriver(Driver):
     """Subclasses make `self._make()` and hook attachment to interfaces in."""
 
+    #: Whether ports are told of known neighbours; see `[datapath] answer_neighbours`.
+    _answers = False
+
     def __init__(self, max_ports: int) -> None:
         self._max_ports = max_ports
         self._lock = threading.RLock()
@@ -77,6 +81,7 @@ class FlowcacheDriver(Driver):
             for data in handle.ports()
         }
         self._topology = Topology(handle, set(self._ids.values()))
+        self._segments = Segments(handle)
         self._policies.adopt(handle.ports())
         self._last_id = max(self._ids.values(), default=0)
 
@@ -110,6 +115,7 @@ class FlowcacheDriver(Driver):
         role: Role,
         generation: int,
         quota: int,
+        port_security: bool = True,
     ) -> PortEntry:
         operation = f"set_port {port}"
         wanted = guarded(
@@ -117,7 +123,10 @@ class FlowcacheDriver(Driver):
             lambda: {
                 "mac": layout.pack_mac(mac),
                 "network": network,
-                "flags": c.PORT_BRIDGED * bridged | c.PORT_ADDRESSES * bool(addresses),
+                "flags": c.PORT_BRIDGED * bridged
+                | c.PORT_ADDRESSES * bool(addresses)
+                | c.PORT_ANSWERED * self._answers
+                | c.PORT_OPEN * (not port_security),
                 "role": ROLES[role],
                 "owner": generation,
             },
@@ -180,21 +189,24 @@ class FlowcacheDriver(Driver):
                 )
                 self._topology.remove_iface(entry.ifindex)
 
-    def attach_uplink(self, ifindex: int, *, network: int) -> None:
-        operation = f"attach uplink {ifindex}"
+    def attach_uplink(
+        self, ifindex: int, *, network: int | None = None, vlans: Mapping[int, int] | None = None
+    ) -> None:
+        operation, tagged = f"attach uplink {ifindex}", vlans or {}
         with self._lock:
+            guarded(operation, self._segments.check, network, tagged)
             # The program first: until the tables name the interface, all its frames pass.
             guarded(operation, lambda: self._attach_interface(ifindex, uplink=True))
-            replaced = guarded(operation, self._topology.set_uplink, ifindex, network)
-            if replaced is not None:
-                guarded(operation, lambda: self._detach_interface(replaced, uplink=True))
+            for replaced in guarded(operation, self._segments.carry, ifindex, network, tagged):
+                self._detach_uplink(operation, replaced)
 
     def detach_uplink(self, ifindex: int) -> None:
         with self._lock:
-            self._topology.remove_uplink(ifindex)
-            guarded(
-                f"detach uplink {ifindex}", lambda: self._detach_interface(ifindex, uplink=True)
-            )
+            self._segments.remove(ifindex)
+            self._detach_uplink(f"detach uplink {ifindex}", ifindex)
+
+    def _detach_uplink(self, operation: str, ifindex: int) -> None:
+        guarded(operation, lambda: self._detach_interface(ifindex, uplink=True))
 
     def counters(self, port: str) -> PortCounters:
         with self._lock:
@@ -234,8 +246,26 @@ class FlowcacheDriver(Driver):
 
     def set_policy(self, port: str, policy: Policy) -> None:
         with self._lock:
-            local_id = self._id(port)
-            guarded(f"set_policy {port}", self._policies.assign, local_id, policy)
+            data = self._data(port)
+            guarded(
+                f"set_policy {port}",
+                self._policies.assign,
+                layout.number("port", "local_id", data),
+                policy,
+                network=layout.number("port", "network", data),
+            )
+
+    def set_members(
+        self, group: str, members: Mapping[int, Collection[str]], *, complete: bool = True
+    ) -> None:
+        with self._lock:
+            guarded(
+                f"set_members {group}",
+                self._policies.set_members,
+                group,
+                members,
+                complete=complete,
+            )
 
     # -- connections
 
@@ -297,7 +327,8 @@ class FlowcacheDriver(Driver):
             raw = guarded(f"trace {port}", self._c.trace, hook, local_id, frame)
             policy_id = layout.number("port", "policy", raw["port"]) >> 32
             held = self._c.table_get(c.TABLE_POLICIES, layout.u32(policy_id))
-            exits = tuple(self._exit(ifindex) for ifindex in raw["out"])
+            network = layout.number("port", "network", raw["port"])
+            exits = tuple(self._exit(ifindex, network) for ifindex in raw["out"])
             role = ROLE_NAMES[layout.number("port", "role", raw["port"])]
         return sight.decode_run(
             port,
@@ -309,14 +340,15 @@ class FlowcacheDriver(Driver):
             connections=guarded(f"trace {port}", self._c.count, local_id),
         )
 
-    def _exit(self, ifindex: int) -> Exit:
+    def _exit(self, ifindex: int, network: int) -> Exit:
         local_id = self._topology.port_of(ifindex)
         name = next((port for port, held in self._ids.items() if held == local_id), None)
         return Exit(
             ifindex=ifindex,
             interface=sight.interface_name(ifindex),
             port=name,
-            network=self._topology.network_of(ifindex) if name is None else None,
+            network=network if name is None else None,
+            vlan=self._segments.vlan_of(network) if name is None else None,
         )
 
     def capture(self, ports: Sequence[str], request: CaptureRequest, *, size: int) -> Capture:
@@ -461,4 +493,5 @@ class FlowcacheDriver(Driver):
             generation=layout.number("port", "owner", data),
             quota=layout.number("port", "quota", data),
             ifindex=layout.number("port", "ifindex", data) or None,
+            port_security=not layout.number("port", "flags", data) & c.PORT_OPEN,
         )

@@ -12,8 +12,15 @@ class MemoryDriver(FlowcacheDriver):
     Nothing runs on interfaces: a test feeds frames to `native.process`.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts | None = None, *, max_ports: int = 1024) -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts | None = None,
+        *,
+        max_ports: int = 1024,
+        answers: bool = False,
+    ) -> None:
         super().__init__(conf.datapath.max_ports if conf is not None else max_ports)
+        self._answers = conf.datapath.answer_neighbours if conf is not None else answers
         self._kept: c.Native | None = None
 
     @property

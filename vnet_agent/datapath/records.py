@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from vnet_agent.datapath import layout
 from vnet_agent.datapath._flowcache import CONN_ASSURED, CONN_EGRESS, LAYOUT, RECORD_SIZE, STATES
 from vnet_agent.datapath.base import Connection
-
-PROTOCOLS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
+from vnet_agent.model.protocols import NAMES
 
 #: version proto family local_port remote_port local remote state flags closing mark
 #: remaining_ms age_ms packets(in, out) bytes(in, out)
@@ -45,7 +44,7 @@ def _decode(data: bytes, offset: int) -> Connection:
         egress_bytes,
     ) = _RECORD.unpack_from(data, offset)
     return Connection(
-        protocol=PROTOCOLS.get(proto, str(proto)),
+        protocol=NAMES.get(proto, str(proto)),
         local=layout.unpack_address(local),
         local_port=local_port,
         remote=layout.unpack_address(remote),

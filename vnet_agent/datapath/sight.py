@@ -9,11 +9,10 @@ from typing import Any
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
 from vnet_agent.datapath.base import Exit, Flow, FlowFilter, FlowPage, Run
-from vnet_agent.datapath.records import PROTOCOLS
 from vnet_agent.exceptions import FilterError
 from vnet_agent.model.port import Role
+from vnet_agent.model.protocols import NAMES, PROTOCOLS, WITH_PORTS
 
-_NUMBERS = {name: number for number, name in PROTOCOLS.items()}
 _CURSOR = re.compile(r"([0-9]{1,10})\.([0-9]{1,5})\Z")
 _FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg")
 _FRAGMENTS = ("", "first", "later")
@@ -82,11 +81,11 @@ def _read_remote(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 def read_protocol(text: str) -> int:
     """The number of a protocol by name or number, 1 to 255."""
-    number = _NUMBERS.get(text.lower())
+    number = PROTOCOLS.get(text.lower())
     if number is None and re.fullmatch(r"[0-9]{1,3}", text):
         number = int(text)
     if number is None or not 0 < number < 256:
-        known = ", ".join(_NUMBERS)
+        known = ", ".join(PROTOCOLS)
         detail = f"{text[:60]!r} is no protocol: {known} or a number up to 255."
         raise FilterError(detail=detail)
     return number
@@ -125,7 +124,7 @@ def decode_flow(port: str, key: bytes, conn: bytes, *, generation: int, now: int
     remaining = max(expires - now, 0)
     return Flow(
         port=port,
-        protocol=PROTOCOLS.get(proto, str(proto)),
+        protocol=NAMES.get(proto, str(proto)),
         local=layout.unpack_address(local),
         local_port=local_port,
         remote=layout.unpack_address(remote),
@@ -187,6 +186,7 @@ def decode_run(
         digest=digest,
         out=exits,
         role=role,
+        port_security=not layout.number("port", "flags", raw["port"]) & c.PORT_OPEN,
         addresses_known=bool(layout.number("port", "flags", raw["port"]) & c.PORT_ADDRESSES),
         connections=connections,
         quota=layout.number("port", "quota", raw["port"]),
@@ -197,11 +197,14 @@ def _is_alive(conn: bytes | None, now: int) -> bool:
     return conn is not None and layout.number("conn", "expires_ns", conn) > now
 
 
+_VERDICTS = {c.DROP: "drop", c.REDIRECT: "forward", c.CONSUMED: "flood", c.ANSWERED: "answer"}
+
+
 def name_verdict(action: int, *, egress: bool) -> str:
     """What becomes of a frame that a VM sends (`egress`) or that comes to it."""
     if action == c.PASS:
         return "bridge" if egress else "deliver"
-    return {c.DROP: "drop", c.REDIRECT: "forward", c.CONSUMED: "flood"}[action]
+    return _VERDICTS[action]
 
 
 def _cache(raw: dict[str, Any], entry: Flow | None, reason: str | None) -> str:
@@ -237,7 +240,7 @@ def _decode_packet(data: bytes) -> dict[str, str | int]:
     }
     if not field("family"):
         return shown
-    proto = PROTOCOLS.get(field("proto"), str(field("proto")))
+    proto = NAMES.get(field("proto"), str(field("proto")))
     shown["source"] = layout.unpack_address(layout.raw("packet", "source", data))
     shown["destination"] = layout.unpack_address(layout.raw("packet", "destination", data))
     shown["protocol"] = proto
@@ -246,7 +249,7 @@ def _decode_packet(data: bytes) -> dict[str, str | int]:
         shown["fragment_id"] = field("fragment_id")
     if _FRAGMENTS[field("fragment")] == "later":
         return shown
-    if proto in ("tcp", "udp", "sctp"):
+    if proto in WITH_PORTS:
         shown["source_port"] = field("source_port")
         shown["destination_port"] = field("destination_port")
     elif proto in ("icmp", "icmpv6"):

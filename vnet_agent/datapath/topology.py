@@ -1,7 +1,8 @@
-"""Who is where: addresses, MACs, members of networks, interfaces and uplinks, in the tables."""
+"""Who is where: addresses, MACs, members of networks and interfaces, in the tables."""
 
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
+from vnet_agent.datapath.bindings import Bindings
 
 
 class Topology:
@@ -12,6 +13,14 @@ class Topology:
         self._c = handle
         self._addresses = self._adopt_addresses(local_ids)
         self._members = self._adopt_members(local_ids)
+        self._bindings = Bindings(handle)
+        self._bindings.adopt(
+            {
+                layout.number("port", "local_id", data): self._claim(data)
+                for data in handle.ports()
+                if not self._is_bridged(data)
+            }
+        )
         for key, value in handle.table_items(c.TABLE_FDB):
             if int.from_bytes(value, "little") not in local_ids:
                 handle.table_remove(c.TABLE_FDB, key)
@@ -90,6 +99,7 @@ class Topology:
         """Frames for the port's MAC, and its network's broadcasts, find it from now on."""
         if self._is_bridged(data):
             return
+        self._bindings.claim(layout.number("port", "local_id", data), *self._claim(data))
         local_id = layout.number("port", "local_id", data)
         members = self._members.setdefault(layout.number("port", "network", data), [])
         if local_id not in members:
@@ -110,6 +120,7 @@ class Topology:
 
     def _remove_places(self, data: bytes) -> None:
         local_id = layout.number("port", "local_id", data)
+        self._bindings.forget(local_id)
         held = self._c.table_get(c.TABLE_FDB, self._mac_key(data))
         if held is not None and int.from_bytes(held, "little") == local_id:
             self._c.table_remove(c.TABLE_FDB, self._mac_key(data))
@@ -133,6 +144,11 @@ class Topology:
         key = layout.pack("member_key", network=network, index=index)
         self._c.table_remove(c.TABLE_MEMBERS, key)
 
+    def _claim(self, data: bytes) -> tuple[int, int, list[bytes]]:
+        """MAC, network and addresses: what the port is asked for by its neighbours."""
+        local_id = layout.number("port", "local_id", data)
+        return *self._places(data), self._addresses.get(local_id, [])
+
     @staticmethod
     def _places(data: bytes) -> tuple[int, int]:
         return layout.number("port", "mac", data), layout.number("port", "network", data)
@@ -151,11 +167,11 @@ class Topology:
 
     # -- interfaces
 
-    def set_iface(self, ifindex: int, *, kind: int, local_id: int = 0, network: int = 0) -> None:
+    def set_iface(self, ifindex: int, *, kind: int, local_id: int) -> None:
         self._c.table_put(
             c.TABLE_IFACES,
             layout.u32(ifindex),
-            layout.pack("iface", kind=kind, local_id=local_id, network=network),
+            layout.pack("iface", kind=kind, local_id=local_id),
         )
 
     def remove_iface(self, ifindex: int) -> None:
@@ -168,13 +184,6 @@ class Topology:
             return None
         return layout.number("iface", "local_id", data)
 
-    def network_of(self, ifindex: int) -> int | None:
-        """The network that the interface is the uplink of."""
-        data = self._c.table_get(c.TABLE_IFACES, layout.u32(ifindex))
-        if data is None or layout.number("iface", "kind", data) != c.IFACE_UPLINK:
-            return None
-        return layout.number("iface", "network", data)
-
     def ifaces(self) -> list[tuple[int, bool]]:
         """(ifindex, whether it is an uplink) of everything attached."""
         return [
@@ -184,28 +193,3 @@ class Topology:
             )
             for key, value in self._c.table_items(c.TABLE_IFACES)
         ]
-
-    def set_uplink(self, ifindex: int, network: int) -> int | None:
-        """One uplink a network, one network an uplink: what was there before is forgotten.
-
-        Saying again what holds changes nothing, not even for a moment. Returns the interface
-        that is no uplink any more.
-        """
-        before = self._c.table_get(c.TABLE_UPLINKS, layout.u32(network))
-        self.set_iface(ifindex, kind=c.IFACE_UPLINK, network=network)
-        self._c.table_put(c.TABLE_UPLINKS, layout.u32(network), layout.u32(ifindex))
-        for key, value in self._c.table_items(c.TABLE_UPLINKS):
-            if value == layout.u32(ifindex) and key != layout.u32(network):
-                self._c.table_remove(c.TABLE_UPLINKS, key)
-        if before is None or before == layout.u32(ifindex):
-            return None
-        replaced = int.from_bytes(before, "little")
-        self.remove_iface(replaced)
-        return replaced
-
-    def remove_uplink(self, ifindex: int) -> None:
-        for key, value in self._c.table_items(c.TABLE_UPLINKS):
-            if int.from_bytes(value, "little") == ifindex:
-                self._c.table_remove(c.TABLE_UPLINKS, key)
-        if self.port_of(ifindex) is None:
-            self.remove_iface(ifindex)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from vnet_agent.datapath.base import Driver, PortEntry
 from vnet_agent.exceptions import StaleGeneration, UnknownPort, VnetError
+from vnet_agent.inventory import membership
 from vnet_agent.inventory.entry import Entry
 from vnet_agent.inventory.links import Links
 from vnet_agent.model.policy import Policy
@@ -15,7 +16,7 @@ from vnet_agent.model.port import Port, Role
 LOG = logging.getLogger(__name__)
 
 
-class PolicyStore(Protocol):
+class PolicyStore(membership.PolicyStore, Protocol):
     """The part of the policy store that is needed here."""
 
     def resolve(self, port: Port) -> Policy: ...
@@ -33,6 +34,8 @@ class Table:
         self._policy = policy
         self._quota = quota
         self._entries: dict[str, Entry] = {}
+        self._membership = membership.Membership(policy)
+        self._told: dict[str, tuple[membership.Members, bool]] = {}
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(list(self._entries.values()))
@@ -80,8 +83,11 @@ class Table:
         if entry is None or (entry.port, entry.role, entry.generation, entry.known) != (
             port, role, generation, True,
         ):  # fmt: skip
+            if entry is not None and entry.port.network != port.network:
+                entry.policy = None  # the same groups are others there
             entry = await self._set(entry, port, role, generation)
             entry.known = True
+        await self._tell_members_if_possible()
         policy = self._policy.resolve(port)
         if policy != entry.policy:
             await asyncio.to_thread(self._driver.set_policy, port.uuid, policy)
@@ -111,6 +117,7 @@ class Table:
             LOG.debug("Port %s was gone from the datapath already", entry.port.uuid)
         self._entries.pop(entry.port.uuid, None)
         LOG.info("Port %s of %s forgotten", entry.port.uuid, entry.port.instance)
+        await self._tell_members_if_possible()
 
     async def notice_roles(self) -> None:
         """Learn which standby ports the datapath activated because their guest sent a frame."""
@@ -123,10 +130,33 @@ class Table:
                 LOG.info("Port %s is active: its guest sent a frame", held.port)
 
     async def apply_policy(self) -> None:
-        """Give every port the policy that holds now; the first error is raised after all."""
+        """Give every port the policy that holds now; the first error is raised after all.
+
+        New members are there before the rules that ask for them, and old ones until no rule asks
+        any more: what both policies admit passes at every moment.
+        """
+        await self._tell_members(complete=False)
         errors = [error for entry in self if (error := await self._apply_policy(entry))]
         if errors:
             raise errors[0]
+        await self._tell_members()
+
+    async def _tell_members_if_possible(self) -> None:
+        """Who cannot be made a member is none; that is no reason to refuse a port."""
+        try:
+            await self._tell_members()
+        except VnetError as error:
+            LOG.error("Members of groups: %s", error)
+
+    async def _tell_members(self, *, complete: bool = True) -> None:
+        """Of a port that was adopted too little is known: until all are, nobody is taken away."""
+        complete = complete and all(entry.known for entry in self)
+        wanted = self._membership.of(entry.port for entry in self)
+        self._told = {name: told for name, told in self._told.items() if name in wanted}
+        for name, members in wanted.items():
+            if self._told.get(name) != (members, complete):
+                await asyncio.to_thread(self._driver.set_members, name, members, complete=complete)
+                self._told[name] = members, complete
 
     async def _apply_policy(self, entry: Entry) -> VnetError | None:
         # Of an adopted port too little is known to choose its groups; it keeps what it has until
@@ -151,6 +181,7 @@ class Table:
             addresses=port.addresses,
             network=port.network,
             bridged=port.bridge is not None,
+            port_security=port.port_security,
             role=role,
             generation=generation,
             quota=self._quota,
@@ -175,6 +206,7 @@ def _port_of(held: PortEntry, tap: str) -> Port:
         addresses=held.addresses,
         network=held.network,
         bridge="?" if held.bridged else None,
+        port_security=held.port_security,
     )
 
 

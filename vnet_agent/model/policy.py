@@ -25,10 +25,10 @@ class Established(enum.StrEnum):
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One stateful allow rule; what no rule allows is dropped.
 
-    `protocol` is a name (tcp, udp, sctp, icmp, icmpv6) or an IP protocol number as text, None for
+    `protocol` is a name of `model.protocols.PROTOCOLS` or an IP protocol number as text, None for
     any. `ports` is the inclusive destination port range: the VM's on ingress, the peer's on
     egress. `remote` is a CIDR: the peer's address. `ethertype` (ipv4, ipv6) None: both, unless
-    `remote` says.
+    `remote` says. `remote_group` is the name of a group that the peer must be a member of.
     """
 
     direction: Direction
@@ -38,6 +38,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     icmp_type: int | None = None
     icmp_code: int | None = None
     remote: str | None = None
+    remote_group: str | None = None
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,13 +51,15 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A named set of rules and whom it applies to.
 
-    `applies_to` holds selectors: `*`, `port:UUID`, `instance:UUID`, `project:ID`.
+    `applies_to` holds selectors: `*`, `port:UUID`, `instance:UUID`, `project:ID`. The group's
+    members are the addresses of these ports, and besides `members`: addresses and CIDRs.
     """
 
     name: str
     rules: tuple[Rule, ...] = ()
     established: Established = Established.RECHECK
     applies_to: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
 
 
 #: A port on which no group applies: everything is allowed (addresses are still checked).

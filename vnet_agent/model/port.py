@@ -32,7 +32,8 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     it is the same on every host. `mac` is lower case with colons. `addresses` are the fixed
     addresses, textual, without prefix; empty means that they are unknown, and source addresses
     are then not checked. `network` separates address spaces. `bridge` is set for `<interface
-    type='bridge'>`, where the Linux bridge forwards and the datapath only guards.
+    type='bridge'>`, where the Linux bridge forwards and the datapath only guards. Without
+    `port_security` it does not even guard.
     """
 
     uuid: str
@@ -46,6 +47,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     bridge: str | None = None
     network: int = 0
     project: str | None = None
+    port_security: bool = True
 
     @property
     def alias(self) -> str:

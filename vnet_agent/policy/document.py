@@ -51,4 +51,6 @@ def _groups(root: tree.Node) -> tuple[Group, ...]:
     fields = rules.mapping(root, _DOCUMENT_KEYS, "the document")
     if "groups" not in fields:
         raise root.refused("there is no `groups`; write `groups: []` for none")
-    return rules.read_groups(fields["groups"])
+    groups = rules.read_groups(fields["groups"])
+    rules.check_references(groups, fields["groups"])
+    return groups

@@ -30,6 +30,9 @@ async def add_rule(
     fields = msgspec.to_builtins(found)
     changed = document.group_from_json(fields | {"rules": [*fields["rules"], rule]})
     added = changed.rules[-1]
+    known = {other.name for other in store.groups()}
+    if added.remote_group is not None and added.remote_group not in known:
+        raise PolicyError(where=group, detail=f"remote_group: no group {added.remote_group!r}")
     if added in found.rules:
         number = found.rules.index(added) + 1
         raise PolicyError(where=group, detail=f"rule {number} says the same")

@@ -3,22 +3,26 @@
 import enum
 import ipaddress
 import re
+from collections.abc import Sequence
 from typing import TypeVar
 
 from vnet_agent.model.policy import Direction, Established, Group, Rule
+from vnet_agent.model.protocols import NAMES, SPELLINGS, WITH_PORTS
 from vnet_agent.policy.tree import Node
 
 MAX_GROUPS = 1000
 MAX_RULES = 1000
 MAX_SELECTORS = 10000
+MAX_MEMBERS = 10000
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _SELECTOR = re.compile(rf"(?:\*|(?:port|instance):{_UUID}|project:[A-Za-z0-9._-]{{1,64}})\Z")
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?\Z")
 
-_NUMBERS = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
-_WITH_PORTS = ("tcp", "udp", "sctp")
+#: IPv6's own spelling of IPv4 addresses.
+_MAPPED = ipaddress.ip_network("::ffff:0:0/96")
+
 _FAMILY = {"icmp": "ipv4", "icmpv6": "ipv6"}
 
 _RULE_KEYS = frozenset(Rule.__struct_fields__)
@@ -40,6 +44,18 @@ def read_groups(node: Node) -> tuple[Group, ...]:
     return tuple(groups)
 
 
+def check_references(groups: Sequence[Group], node: Node) -> None:
+    """Every `remote_group` must be one of the groups, whose list is the node."""
+    names = {group.name for group in groups}
+    for group in groups:
+        for number, rule in enumerate(group.rules, 1):
+            if rule.remote_group is not None and rule.remote_group not in names:
+                place = node.value[groups.index(group)].value["rules"].value[number - 1]
+                raise place.value["remote_group"].refused(
+                    f"there is no group {rule.remote_group!r} in this document"
+                )
+
+
 def read_group(node: Node, *, name: str | None = None) -> Group:
     """One group; `name`, if given, is what it must be called, and the node may leave it out."""
     fields = mapping(node, _GROUP_KEYS, "a group")
@@ -56,6 +72,7 @@ def read_group(node: Node, *, name: str | None = None) -> Group:
         rules=tuple(read_rule(item) for item in _list(rules, MAX_RULES, "rules")),
         established=_choice(established, Established) if established else Established.RECHECK,
         applies_to=_selectors(fields.get("applies_to")),
+        members=_members(fields.get("members")),
     )
 
 
@@ -65,23 +82,29 @@ def read_rule(node: Node) -> Rule:
     direction = fields.get("direction")
     if direction is None:
         raise node.refused("a rule needs a direction: ingress or egress")
+    ethertype, protocol = _ethertype(fields.get("ethertype")), _protocol(fields.get("protocol"))
+    if (ethertype, protocol) == ("ipv6", "icmp"):
+        protocol = "icmpv6"  # as Neutron reads it
     rule = Rule(
         direction=_choice(direction, Direction),
-        ethertype=_ethertype(fields.get("ethertype")),
-        protocol=_protocol(fields.get("protocol")),
+        ethertype=ethertype,
+        protocol=protocol,
         ports=_ports(fields.get("ports")),
         icmp_type=_octet(fields.get("icmp_type")),
         icmp_code=_octet(fields.get("icmp_code")),
         remote=_remote(fields.get("remote")),
+        remote_group=_remote_group(fields.get("remote_group")),
     )
+    if rule.remote is not None and rule.remote_group is not None:
+        raise fields["remote_group"].refused("remote or remote_group, not both: make two rules")
     _check_protocol(rule, node, fields)
     _check_family(rule, node, fields)
     return rule
 
 
 def _check_protocol(rule: Rule, node: Node, fields: dict[str, Node]) -> None:
-    if rule.ports is not None and rule.protocol not in _WITH_PORTS:
-        raise fields["ports"].refused("ports need protocol tcp, udp or sctp")
+    if rule.ports is not None and rule.protocol not in WITH_PORTS:
+        raise fields["ports"].refused(f"ports need protocol {', '.join(WITH_PORTS)}")
     if rule.icmp_type is not None and rule.protocol not in _FAMILY:
         raise fields["icmp_type"].refused("icmp_type needs protocol icmp or icmpv6")
     if rule.icmp_code is not None and rule.icmp_type is None:
@@ -156,12 +179,25 @@ def _selectors(node: Node | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(selectors))
 
 
+def _members(node: Node | None) -> tuple[str, ...]:
+    """Addresses, and CIDRs of more than one; none that reaches over IPv4 from IPv6."""
+    members: list[str] = []
+    for item in _list(node, MAX_MEMBERS, "members"):
+        network = ipaddress.ip_network(_cidr(item))
+        if network.overlaps(_MAPPED):
+            raise item.refused(f"{network} takes in IPv4; name IPv4 members as such")
+        host = network.prefixlen == network.max_prefixlen
+        members.append(str(network.network_address if host else network))
+    return tuple(dict.fromkeys(members))
+
+
 def _ethertype(node: Node | None) -> str | None:
     if node is None:
         return None
-    if node.value not in ("ipv4", "ipv6"):
+    value = node.value.lower() if isinstance(node.value, str) else None
+    if value not in ("ipv4", "ipv6"):
         raise node.refused(f"{_show(node)} is no ethertype: ipv4 or ipv6")
-    return str(node.value)
+    return str(value)
 
 
 def _protocol(node: Node | None) -> str | None:
@@ -169,14 +205,15 @@ def _protocol(node: Node | None) -> str | None:
         return None
     value = node.value
     if isinstance(value, str):
-        if value in _NUMBERS.values():
-            return value
-        value = int(value) if re.fullmatch(r"[0-9]{1,3}", value) else None
+        if value == "any":
+            return None
+        digits = re.fullmatch(r"[0-9]{1,3}", value)
+        value = int(value) if digits else SPELLINGS.get(value.lower())
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
         raise node.refused(
-            f"{_show(node)} is no protocol: tcp, udp, sctp, icmp, icmpv6 or a number 0-255"
+            f"{_show(node)} is no protocol: {', '.join(SPELLINGS)}, any or a number 0-255"
         )
-    return _NUMBERS.get(value, str(value))
+    return NAMES.get(value, str(value))
 
 
 def _ports(node: Node | None) -> tuple[int, int] | None:
@@ -210,8 +247,14 @@ def _octet(node: Node | None) -> int | None:
 
 
 def _remote(node: Node | None) -> str | None:
-    if node is None:
-        return None
+    return None if node is None else _cidr(node)
+
+
+def _remote_group(node: Node | None) -> str | None:
+    return None if node is None else _name(node)
+
+
+def _cidr(node: Node) -> str:
     text = node.value
     if not isinstance(text, str) or not re.fullmatch(r"[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?", text):
         raise node.refused(f"{_show(node)} is no CIDR such as 10.0.0.0/8 or 2001:db8::/32")

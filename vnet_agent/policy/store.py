@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,6 +14,7 @@ from vnet_agent.files import replace_file
 from vnet_agent.model.policy import ALLOW_ALL, DENY_ALL, Established, Group, Policy, Rule
 from vnet_agent.model.port import Port
 from vnet_agent.policy import document
+from vnet_agent.policy.members import MemberFile, Members
 
 LOG = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ class PolicyStore:
         self._file: str = conf.policy.file
         self._unbound = ALLOW_ALL if conf.policy.unbound == "allow" else DENY_ALL
         self._lock = asyncio.Lock()
+        self._member_file = MemberFile(Path(conf.state_dir) / "members.json")
+        self._elsewhere: Members = {}
         self._take(_State())
         self.on_change: OnChange | None = None
 
@@ -67,6 +70,32 @@ class PolicyStore:
     def revision(self) -> str:
         """A short text that another set of groups, or another origin, does not have."""
         return self._revision
+
+    @property
+    def member_groups(self) -> Mapping[str, tuple[str, ...]]:
+        """The groups whose members rules ask for, with the members that are named by address."""
+        return self._member_groups
+
+    def members_elsewhere(self, name: str) -> Mapping[int, Collection[str]]:
+        """Members of a group on all hosts, by network, as the controller knows them."""
+        return self._elsewhere.get(name, {})
+
+    async def replace_members(self, members: Members) -> None:
+        """Take `members` as all that there are on all hosts; raises as `replace`."""
+        await asyncio.shield(self._replace_members(members, whole=True))
+
+    async def add_members(self, members: Members) -> None:
+        """Take `members` as those of the groups that it names; others keep theirs."""
+        await asyncio.shield(self._replace_members(members, whole=False))
+
+    async def _replace_members(self, members: Members, *, whole: bool) -> None:
+        async with self._lock:
+            members = members if whole else {**self._elsewhere, **members}
+            if members == self._elsewhere:
+                return
+            await asyncio.to_thread(self._member_file.write, members)
+            self._elsewhere = members
+            await self._changed()
 
     def groups_of(self, port: Port) -> list[Group]:
         """The groups that apply to the port, in their order."""
@@ -94,6 +123,7 @@ class PolicyStore:
         when the stored policy cannot be read, PolicyError is raised: starting with every port
         open is no answer to a damaged policy.
         """
+        self._elsewhere = await asyncio.to_thread(self._member_file.read)
         found = await asyncio.to_thread(self._read_state)
         if found is not None:
             self._take(found)
@@ -182,8 +212,11 @@ class PolicyStore:
         for number, group in enumerate(state.groups):
             for selector in group.applies_to:
                 index.setdefault(selector, []).append(number)
+        named = {rule.remote_group for group in state.groups for rule in group.rules}
+        members = {group.name: group.members for group in state.groups}
         self._state = state
         self._index = index
+        self._member_groups = {name: members.get(name, ()) for name in named if name}
         self._revision = digest((state.origin, state.groups))[:16]
 
     async def _save(self, state: _State) -> None:

@@ -106,6 +106,8 @@ def _places(number: int, policy: Policy, groups: Sequence[Group]) -> list[dict[s
 
 def _notes(run: Run, *, egress: bool, policy: Policy) -> list[str]:
     notes = []
+    if not run.port_security:
+        return ["port security is off: neither sources nor policy are checked"]
     if egress and not run.addresses_known:
         notes.append("the port's addresses are not known: only MACs are checked")
     if egress and run.cache == "hit":

@@ -11,6 +11,7 @@ from vnet_agent.datapath.base import PortEntry
 from vnet_agent.datapath.sight import read_protocol
 from vnet_agent.exceptions import FilterError
 from vnet_agent.model.port import MAC
+from vnet_agent.model.protocols import NAMES, WITH_PORTS
 
 #: What stands for a router or another host that is not here.
 ELSEWHERE = "02:00:00:00:00:01"
@@ -20,7 +21,7 @@ _BROADCAST = "ff:ff:ff:ff:ff:ff"
 #: `[A]` and `[A]:PORT`, or `A:PORT` with an A that has no colons; all else is an address.
 _ENDPOINT = re.compile(r"(?:\[([^\]]*)\](?::([0-9]{1,5}))?|([^:\[\]]*):([0-9]{1,5}))\Z")
 _FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32}
-_TCP, _UDP, _SCTP = 6, 17, 132
+_TCP, _UDP = 6, 17
 _ECHO = {4: (1, 8), 6: (58, 128)}
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -124,14 +125,14 @@ def _transport(
 ) -> bytes:
     if proto != _TCP and packet.tcp_flags is not None:
         raise FilterError(detail="tcp_flags need protocol tcp.")
-    if proto in (_TCP, _UDP, _SCTP):
+    if NAMES.get(proto) in WITH_PORTS:
         if target is None:
             raise FilterError(detail=f"Protocol {packet.protocol} needs the destination's port.")
         ports = struct.pack(">HH", _CLIENT if source is None else source, target)
         if proto == _TCP:
             flags = _read_flags(packet.tcp_flags if packet.tcp_flags is not None else ("syn",))
             return ports + struct.pack(">IIBBHHH", 1, 1, 0x50, flags, 65535, 0, 0)
-        return ports + struct.pack(">HH", 8, 0) + bytes(4 if proto == _SCTP else 0)
+        return ports + struct.pack(">HH", 8, 0) + bytes(0 if proto == _UDP else 8)
     if source is not None or target is not None:
         raise FilterError(detail=f"Protocol {packet.protocol} has no ports.")
     own, echo = _ECHO[family]

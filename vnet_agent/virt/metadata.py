@@ -22,6 +22,7 @@ class PortFacts(msgspec.Struct, frozen=True, kw_only=True):
     uuid: str | None = None
     addresses: tuple[str, ...] = ()
     network: int | None = None
+    port_security: bool | None = None
 
 
 class Metadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +77,7 @@ def _read_own(metadata: Element) -> dict[str, PortFacts]:
             uuid=fields.optional(port, "uuid", fields.identifier, "vnet:port"),
             network=fields.optional(port, "network", _network, "vnet:port"),
             addresses=_addresses(port.findall(f"{{{OWN}}}ip"), "vnet:ip"),
+            port_security=fields.optional(port, "port_security", _truth, "vnet:port"),
         )
     _refuse_twice("vnet:port", [port.uuid for port in ports.values() if port.uuid])
     return ports
@@ -83,6 +85,12 @@ def _read_own(metadata: Element) -> dict[str, PortFacts]:
 
 def _network(value: str) -> int:
     return fields.number(value, 0, fields.MAX_NETWORK)
+
+
+def _truth(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise ValueError(f"{fields.quote(value)} is neither true nor false")
+    return value == "true"
 
 
 def _addresses(elements: Sequence[Element], what: str) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ this project's own:
       </vnet:port>
     </vnet:ports>
 
-`uuid` and `network` may be left out.
+`uuid` and `network` may be left out; `port_security="false"` takes all checks off the port.
 """
 
 from collections.abc import Callable, Iterator
@@ -84,6 +84,7 @@ def _port(
         bridge=_bridge(interface),
         network=own.network or 0,
         project=facts.project,
+        port_security=own.port_security is not False,
     )
 
 

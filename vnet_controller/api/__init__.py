@@ -2,7 +2,17 @@
 
 from aiohttp import web
 
-from vnet_controller.api import events, groups, health, hosts, instances, migrations, page, ports
+from vnet_controller.api import (
+    events,
+    groups,
+    health,
+    hosts,
+    instances,
+    members,
+    migrations,
+    page,
+    ports,
+)
 from vnet_controller.api.guard import guard_request, harden_response
 from vnet_controller.services import SERVICES, Services
 
@@ -13,7 +23,7 @@ def make_application(services: Services) -> web.Application:
     )
     application[SERVICES] = services
     application.on_response_prepare.append(harden_response)
-    for room in (events, hosts, instances, ports, migrations, groups, health):
+    for room in (events, hosts, instances, ports, migrations, groups, members, health):
         application.add_routes(room.ROUTES)
     page.add_routes(application)
     return application

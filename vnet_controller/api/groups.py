@@ -10,7 +10,7 @@ from vnet_agent.policy.document import group_from_json
 from vnet_agent.policy.rules import MAX_GROUPS
 from vnet_controller.api.exchange import read_json, read_path, read_query, reply
 from vnet_controller.problem import Problem
-from vnet_controller.services import SERVICES, now_us
+from vnet_controller.services import SERVICES, Services, now_us
 from vnet_controller.store import groups as store
 
 ROUTES = web.RouteTableDef()
@@ -30,11 +30,16 @@ async def put_group(request: web.Request) -> web.Response:
     work = partial(store.put_group, group=group, most=MAX_GROUPS, now_us=now_us())
     try:
         revision, is_new = await services.writer.run(
-            work, lambda result: services.revision.advance(result[0])
+            work, lambda result: _tell(services, result[0])
         )
     except store.TooManyGroups:
         raise Problem(409, f"There are {MAX_GROUPS} groups; hosts take no more.") from None
     return reply({"revision": revision, "group": group}, status=201 if is_new else 200)
+
+
+def _tell(services: Services, revision: int) -> None:
+    services.revision.advance(revision)
+    services.membership.policy_changed()
 
 
 @ROUTES.get("/v1/groups")
@@ -59,7 +64,7 @@ async def delete_group(request: web.Request) -> web.Response:
     name = read_path(request, "name")
     revision = await services.writer.run(
         partial(store.delete_group, name=name),
-        lambda result: services.revision.advance(result or 0),
+        lambda result: _tell(services, result or 0),
     )
     if revision is None:
         raise Problem(404, f"There is no group {name}.")

@@ -8,6 +8,7 @@ from aiohttp import web
 from sqlalchemy import Row as SqlRow
 from sqlalchemy.engine import Connection
 
+from vnet_agent.model.policy import Group
 from vnet_controller.api.exchange import (
     LARGEST,
     read_host,
@@ -84,17 +85,22 @@ async def get_host(request: web.Request) -> web.Response:
 async def delete_host(request: web.Request) -> web.Response:
     """For a host that was taken out of the fleet; one that still beats comes back."""
     host = read_host(request)
-    writer = request.app[SERVICES].writer
-    if not await writer.run(partial(store.forget_host, name=host)):
+    services = request.app[SERVICES]
+    work = partial(store.forget_host, name=host)
+    if not await services.writer.run(work, lambda _: services.membership.forget_host(host)):
         raise _unknown(host)
     return web.Response(status=204)
 
 
 @ROUTES.get("/v1/hosts/{host}/policy")
 async def get_policy(request: web.Request) -> web.Response:
-    """All groups; with `after` the newest revision, waits up to `wait` seconds for a change."""
+    """All groups; with `after` the newest revision, waits up to `wait` seconds for a change.
+
+    With them come the members that their rules ask for: no host need hold the one without the
+    other.
+    """
     read_query(request, "after", "wait")
-    read_host(request)
+    host = read_host(request)
     services = request.app[SERVICES]
     after = read_number(request, "after")
     wait = min(read_number(request, "wait", 0) or 0, services.conf.limits.policy_wait)
@@ -102,7 +108,18 @@ async def get_policy(request: web.Request) -> web.Response:
     if after is not None and after == services.revision.value:
         await services.revision.wait_beyond(after, wait)
     revision, policy = await services.database.read(groups.read_policy)
-    return reply({"revision": revision, "groups": policy})
+    _, members = await services.membership.of_host(host)
+    shown = [_show_for_host(group) for group in policy]
+    return reply({"revision": revision, "groups": shown, "members": members})
+
+
+def _show_for_host(group: Group) -> dict[str, Any]:
+    """Without fields that say nothing: an older agent refuses groups with keys new to it."""
+    shown: dict[str, Any] = msgspec.to_builtins(group)
+    shown["rules"] = [
+        {key: value for key, value in rule.items() if value is not None} for rule in shown["rules"]
+    ]
+    return shown if shown["members"] else {k: v for k, v in shown.items() if k != "members"}
 
 
 def show_host(row: SqlRow[Any], counts: tuple[int, int] | None, timeout: float) -> dict[str, Any]:

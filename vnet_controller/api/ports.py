@@ -46,7 +46,9 @@ async def put_ports(request: web.Request) -> web.Response:
     rows = make_rows(host, snapshot.ports)
     active = find_active(snapshot.ports)
     work = partial(store.replace_ports, host=host, ports=rows, active=active, now_us=now_us())
-    await request.app[SERVICES].writer.run(work)
+    services = request.app[SERVICES]
+    here = [port for port in snapshot.ports if port.role is not Role.MOVED]
+    await services.writer.run(work, lambda _: services.membership.take_ports(host, here))
     return reply({"ports": len(rows)})
 
 

@@ -3,12 +3,16 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 from sqlalchemy import Row as SqlRow
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Connection
 
+from vnet_agent.model.port import Port
 from vnet_controller.store.instances import ActivePorts, project_snapshot
 from vnet_controller.store.schema import HOSTS, INSTANCES, PORTS
+
+_decoder = msgspec.json.Decoder(Port)
 
 
 class PortRow(NamedTuple):
@@ -68,6 +72,15 @@ def replace_ports(
     if ports:
         connection.execute(insert(PORTS), [port._asdict() for port in ports])
     project_snapshot(connection, host, active, now_us)
+
+
+def read_ports(connection: Connection) -> dict[str, list[Port]]:
+    """Host -> its ports, but those that have moved away."""
+    query = select(PORTS.c.host, PORTS.c.body).where(PORTS.c.role != "moved")
+    found: dict[str, list[Port]] = {}
+    for host, body in connection.execute(query):
+        found.setdefault(host, []).append(_decoder.decode(body))
+    return found
 
 
 def list_ports(
