@@ -203,6 +203,14 @@ VNET_INLINE struct vnet_conn *vnet_conn_find(struct __sk_buff *skb, __u32 local_
 	return table ? bpf_map_lookup_elem(table, key) : NULL;
 }
 
+/* Room for a connection that is yet to be added. */
+VNET_INLINE struct vnet_conn *vnet_conn_draft(struct __sk_buff *skb)
+{
+	__u32 only = 0;
+
+	return bpf_map_lookup_elem(&vnet_new_conns, &only);
+}
+
 VNET_INLINE int vnet_conn_add(struct __sk_buff *skb, __u32 local_id,
 			      const struct vnet_conn_key *key, const struct vnet_conn *conn)
 {

@@ -150,6 +150,14 @@ struct {
 	__array(values, struct vnet_conn_table);
 } vnet_conns SEC(".maps");
 
+/* Where a program makes a new connection: one runs at a time on a CPU, and its stack is short. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct vnet_conn);
+} vnet_new_conns SEC(".maps");
+
 struct vnet_fragment_table {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, VNET_FRAGMENTS);

@@ -125,30 +125,27 @@ VNET_INLINE __u32 vnet_conn_create(struct vnet_ctx *ctx, const struct vnet_port 
 				   const struct vnet_conn_key *key, const struct vnet_packet *p,
 				   __u8 direction, __u32 generation, __u64 now)
 {
-	struct vnet_conn conn = {
-		.generation = generation,
-		.flags = direction == VNET_EGRESS ? VNET_CONN_EGRESS : 0,
-		.created_ns = now,
-		.changed_ns = now,
-	};
+	struct vnet_conn *conn = vnet_conn_draft(ctx);
 
+	if (!conn)
+		return VNET_REASON_QUOTA;
+	__builtin_memset(conn, 0, sizeof(*conn));
+	conn->generation = generation;
+	conn->flags = direction == VNET_EGRESS ? VNET_CONN_EGRESS : 0;
+	conn->created_ns = now;
+	conn->changed_ns = now;
 	if (p->proto != VNET_TCP)
-		conn.state = VNET_STATE_UNREPLIED;
+		conn->state = VNET_STATE_UNREPLIED;
 	else
-		conn.state = p->tcp_flags & VNET_TCP_SYN ? VNET_STATE_SYN_SENT
-							 : VNET_STATE_ESTABLISHED;
-	conn.expires_ns = now + vnet_state_life(conn.state);
-	if (direction == VNET_EGRESS) {
-		conn.packets[VNET_EGRESS] = 1;
-		conn.bytes[VNET_EGRESS] = vnet_length(ctx);
-	} else {
-		conn.packets[VNET_INGRESS] = 1;
-		conn.bytes[VNET_INGRESS] = vnet_length(ctx);
-	}
-	if (!vnet_conn_add(ctx, port->local_id, key, &conn))
+		conn->state = p->tcp_flags & VNET_TCP_SYN ? VNET_STATE_SYN_SENT
+							  : VNET_STATE_ESTABLISHED;
+	conn->expires_ns = now + vnet_state_life(conn->state);
+	conn->packets[direction & 1] = 1;
+	conn->bytes[direction & 1] = vnet_length(ctx);
+	if (!vnet_conn_add(ctx, port->local_id, key, conn))
 		return VNET_REASON_NONE;
 	vnet_conn_sweep(ctx, port->local_id, now);
-	if (!vnet_conn_add(ctx, port->local_id, key, &conn))
+	if (!vnet_conn_add(ctx, port->local_id, key, conn))
 		return VNET_REASON_NONE;
 	return VNET_REASON_QUOTA;
 }

@@ -80,6 +80,7 @@ struct vnet_ctx {
 	__u64 now;
 	__u32 outs; /* copies that were sent */
 	__u32 out[VNET_MAX_OUT];
+	struct vnet_conn draft;
 	struct vnet_trace *trace; /* NULL unless somebody wants to know */
 	__u8 *changed;            /* owned: the frame once it is not what it was; see edit.c */
 	/* Sees each frame that leaves, and where; may be NULL. */

@@ -202,6 +202,11 @@ static inline struct vnet_conn *vnet_conn_find(struct vnet_ctx *ctx, __u32 local
 	return conns ? vnet_table_get(conns, key) : NULL;
 }
 
+static inline struct vnet_conn *vnet_conn_draft(struct vnet_ctx *ctx)
+{
+	return &ctx->draft;
+}
+
 static inline int vnet_conn_add(struct vnet_ctx *ctx, __u32 local_id,
 				const struct vnet_conn_key *key, const struct vnet_conn *conn)
 {
