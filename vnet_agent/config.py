@@ -291,6 +291,15 @@ PACKETS: list[cfg.Opt] = [
         "one, at most. Those of a port whose queue is full are counted as lost; other ports "
         "keep their own queue and their turn.",
     ),
+    cfg.IntOpt(
+        "rate",
+        default=100,
+        min=1,
+        max=1000000,
+        help="Frames of one port that handlers may give to the controller in a second, at most, "
+        "with a quarter of them at once. What is beyond is dropped, and counted under "
+        "controller-rate.",
+    ),
 ]
 
 METRICS: list[cfg.Opt] = [

@@ -27,6 +27,7 @@ enum vnet_action {
 	VNET_REDIRECT = 2, /* transmit on `ifindex`; above it may be a tag, see vlan.h */
 	VNET_CONSUMED = 3, /* copies have been sent, the frame itself goes nowhere */
 	VNET_ANSWERED = 4, /* it asks for a known neighbour: back on `ifindex` as the answer */
+	VNET_TABLED = 5,   /* the operator's tables come first: see tables.h */
 };
 
 enum vnet_role { VNET_NO_ROLE = 0, VNET_STANDBY = 1, VNET_ACTIVE = 2, VNET_MOVED = 3 };
@@ -37,6 +38,7 @@ enum vnet_port_flags {
 	VNET_PORT_OPEN = 4,      /* neither its sources are checked, nor its frames by a policy */
 	VNET_PORT_ANSWERED = 32, /* it is told of known neighbours: see neighbour.h */
 	VNET_PORT_CAPTURED = 128, /* somebody looks on: see capture.h */
+	VNET_PORT_TABLES = 256,   /* the operator has tables: see tables.h */
 };
 
 /*

@@ -198,18 +198,13 @@ VNET_INLINE struct vnet_port *vnet_port_of(struct vnet_ctx *ctx)
 	return port && port->local_id ? port : NULL;
 }
 
-/* `p` is filled in, for vnet_hand_over(). */
-VNET_INLINE __u32 vnet_from_port(struct vnet_ctx *ctx, struct vnet_packet *p,
-				 struct vnet_verdict *verdict)
+/* A frame from the VM that no table keeps. `p` is filled in, for vnet_hand_over(). */
+VNET_INLINE __u32 vnet_send(struct vnet_ctx *ctx, struct vnet_port *port, struct vnet_packet *p,
+			    struct vnet_verdict *verdict)
 {
-	struct vnet_port *port = vnet_port_of(ctx);
 	struct vnet_counters *counters;
 	__u32 action = VNET_DROP;
 
-	if (!port) {
-		verdict->reason = VNET_REASON_NO_PORT;
-		return VNET_DROP;
-	}
 	verdict->reason = vnet_guard_egress(ctx, port, p);
 	p->sender = port->local_id;
 	if (!verdict->reason)
@@ -229,6 +224,20 @@ VNET_INLINE __u32 vnet_from_port(struct vnet_ctx *ctx, struct vnet_packet *p,
 	return action;
 }
 
+VNET_INLINE __u32 vnet_from_port(struct vnet_ctx *ctx, struct vnet_packet *p,
+				 struct vnet_verdict *verdict)
+{
+	struct vnet_port *port = vnet_port_of(ctx);
+
+	if (!port) {
+		verdict->reason = VNET_REASON_NO_PORT;
+		return VNET_DROP;
+	}
+	if (__builtin_expect(port->flags & VNET_PORT_TABLES, 0))
+		return VNET_TABLED;
+	return vnet_send(ctx, port, p, verdict);
+}
+
 VNET_INLINE __u32 vnet_receive(struct vnet_ctx *ctx, const struct vnet_port *port, __u32 reason)
 {
 	struct vnet_counters *counters = vnet_counters(ctx, port->local_id);
@@ -246,13 +255,27 @@ VNET_INLINE __u32 vnet_receive(struct vnet_ctx *ctx, const struct vnet_port *por
 	return VNET_PASS;
 }
 
+/* A frame to the VM that no table keeps. */
+VNET_INLINE __u32 vnet_deliver(struct vnet_ctx *ctx, struct vnet_port *port,
+			       struct vnet_verdict *verdict)
+{
+	struct vnet_packet p;
+
+	verdict->reason = vnet_guard_ingress(ctx, port, &p);
+	return vnet_receive(ctx, port, verdict->reason);
+}
+
 VNET_INLINE __u32 vnet_to_port(struct vnet_ctx *ctx, struct vnet_verdict *verdict)
 {
 	struct vnet_port *port = vnet_port_of(ctx);
-	struct vnet_packet p;
 
-	verdict->reason = port ? vnet_guard_ingress(ctx, port, &p) : VNET_REASON_NO_PORT;
-	return port ? vnet_receive(ctx, port, verdict->reason) : VNET_DROP;
+	if (!port) {
+		verdict->reason = VNET_REASON_NO_PORT;
+		return VNET_DROP;
+	}
+	if (__builtin_expect(port->flags & VNET_PORT_TABLES, 0))
+		return VNET_TABLED;
+	return vnet_deliver(ctx, port, verdict);
 }
 
 /*

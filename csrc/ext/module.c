@@ -87,6 +87,7 @@ static const struct {
 	FIELD(fields, ethertype), FIELD(fields, target_mac), FIELD(fields, vlan),
 	FIELD(fields, network), FIELD(fields, mark), FIELD(fields, source_identity),
 	FIELD(fields, destination_identity), FIELD(fields, metadata),
+	SIZE(packet_in), FIELD(packet_in, tagged),
 	SIZE(op), FIELD(op, code), FIELD(op, field), FIELD(op, arg), FIELD(op, value),
 	FIELD(op, wide), SIZE(actions),
 #undef FIELD
@@ -190,6 +191,7 @@ static int add_constants(PyObject *module)
 		{"PORT_ANSWERED", VNET_PORT_ANSWERED},
 		{"PORT_OPEN", VNET_PORT_OPEN},
 		{"PORT_CAPTURED", VNET_PORT_CAPTURED},
+		{"PORT_TABLES", VNET_PORT_TABLES},
 		{"CAPTURE_SNAP", VNET_CAPTURE_SNAP},
 		{"HANDLER_TABLES", VNET_HANDLER_TABLES},
 		{"MAX_OPS", VNET_MAX_OPS},

@@ -3,7 +3,9 @@
 
 #include <stdlib.h>
 
+#include "handlers.h"
 #include "pipeline.h"
+#include "tables.h"
 
 static int init_tables(struct vnet_datapath *datapath)
 {
@@ -67,6 +69,8 @@ void vnet_datapath_free(struct vnet_datapath *datapath)
 	free(datapath->fragments);
 	free(datapath->counters);
 	vnet_ring_free(datapath->ring);
+	if (datapath->owns_handlers)
+		vnet_handlers_unmake(datapath->handlers);
 	memset(datapath, 0, sizeof(*datapath));
 }
 
@@ -92,6 +96,23 @@ void vnet_datapath_conns_delete(struct vnet_datapath *datapath, __u32 local_id)
 	vnet_table_free(&datapath->fragments[local_id]);
 }
 
+/* What the kernel does in programs of their own. */
+static __u32 through_tables(struct vnet_ctx *ctx, enum vnet_hook hook,
+			    struct vnet_verdict *verdict)
+{
+	__u32 direction = hook == VNET_FROM_PORT ? VNET_EGRESS : VNET_INGRESS, action;
+	struct vnet_port *port = vnet_port_of(ctx);
+	struct vnet_packet p;
+
+	if (!ctx->past_tables && ctx->datapath->handlers) {
+		action = vnet_tables(ctx, port, direction, verdict);
+		if (action != VNET_TABLED)
+			return action;
+	}
+	return direction == VNET_EGRESS ? vnet_send(ctx, port, &p, verdict)
+					: vnet_deliver(ctx, port, verdict);
+}
+
 struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook hook)
 {
 	const __u8 *data = ctx->data;
@@ -110,6 +131,8 @@ struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook ho
 	default:
 		result.action = vnet_from_uplink(ctx, &verdict);
 	}
+	if (result.action == VNET_TABLED)
+		result.action = through_tables(ctx, hook, &verdict);
 	result.action = vnet_finish(ctx, result.action, &verdict);
 	result.reason = verdict.reason;
 	result.ifindex = verdict.ifindex;

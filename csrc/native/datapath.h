@@ -8,6 +8,7 @@
 
 #include "capture_abi.h"
 #include "conn.h"
+#include "handler_abi.h"
 #include "network_abi.h"
 #include "record.h"
 #include "ring.h"
@@ -46,6 +47,8 @@ enum vnet_meta { VNET_META_NEXT_POLICY = 0, VNET_META_LAST_GROUP = 1, VNET_META_
 #define VNET_MAX_RULES 1048576
 #define VNET_MAX_PEERS 262144
 
+struct vnet_handlers;
+
 /* Owns everything in it, but `ports` only when `owns_ports`: the kernel's driver maps that. */
 struct vnet_datapath {
 	__u32 max_ports;
@@ -56,10 +59,20 @@ struct vnet_datapath {
 	struct vnet_table *fragments;
 	struct vnet_counters *counters;
 	struct vnet_ring *ring; /* of captured frames; NULL while nobody captures */
+	struct vnet_handlers *handlers; /* of the operator's tables; NULL: there are none */
+	int owns_handlers;
 };
 
 #define VNET_MAX_OUT 64
 #define VNET_TRACE_RULES 4
+#define VNET_TRACE_STEPS VNET_HANDLER_TABLES
+
+/* A table that a frame came to; `entry` is its rule there, 0: a miss. */
+struct vnet_trace_step {
+	__u32 table;
+	__u32 entry;
+	__u32 action;
+};
 
 /* What a run asked its surroundings for; see trace.h. */
 struct vnet_trace {
@@ -69,6 +82,9 @@ struct vnet_trace {
 	__u32 conns, fragments; /* how often it looked */
 	struct vnet_conn_key conn;
 	struct vnet_fragment_key fragment;
+	__u32 steps; /* through the operator's tables */
+	struct vnet_trace_step step[VNET_TRACE_STEPS];
+	struct vnet_packet_rate rate[2]; /* stand for the live ones */
 };
 
 /* One frame on its way through the native datapath. */
@@ -86,6 +102,7 @@ struct vnet_ctx {
 	/* Sees each frame that leaves, and where; may be NULL. */
 	void (*leaves)(void *arg, __u32 ifindex, const __u8 *data, __u32 length);
 	void *leaves_arg;
+	int past_tables; /* it goes on as if it had come through the operator's tables */
 };
 
 /* Whether the frame itself leaves, on the result's interface. */

@@ -22,6 +22,11 @@ static __u8 *make_writable(struct vnet_ctx *ctx, size_t length)
 	return copy;
 }
 
+__u8 *vnet_writable(struct vnet_ctx *ctx)
+{
+	return ctx->changed ? ctx->changed : make_writable(ctx, ctx->length);
+}
+
 int vnet_pop_tag(struct vnet_ctx *ctx)
 {
 	__u8 *frame;

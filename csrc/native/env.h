@@ -130,6 +130,8 @@ static inline __u32 vnet_sum(const void *bytes, __u32 length, __u32 sum)
 	return sum;
 }
 
+/* The frame, where it can be written to; NULL when memory is short. */
+__u8 *vnet_writable(struct vnet_ctx *ctx);
 /* Change the frame; -1, and nothing is changed, when it is too short or memory is. */
 int vnet_pop_tag(struct vnet_ctx *ctx);
 int vnet_push_tag(struct vnet_ctx *ctx, __u16 tci);

@@ -6,6 +6,7 @@ import threading
 
 import datapath_bench as bench
 from api_fakes import Migrations, State, handler_services
+from packet_fakes import FedDriver
 
 from vnet_agent import config
 from vnet_agent.api.server import LocalApi
@@ -58,7 +59,7 @@ class Agent:
         self.conf.set_override("host", "h1")
         self.socket = str(directory / "agent.sock")
         self.conf.set_override("api_socket", self.socket)
-        self.bench = made or bench.Bench()
+        self.bench = made or bench.Bench(driver=FedDriver(max_ports=8))
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()

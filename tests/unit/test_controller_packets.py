@@ -9,6 +9,7 @@ import api_fakes
 import datapath_bench as bench
 import pytest
 from controller_support import call, run_server, wait_until
+from packet_fakes import FedDriver
 from sight_agent import Inventory
 
 from vnet_agent import config
@@ -182,7 +183,7 @@ class Host:
         self.conf.set_override("host", "h1")
         self.conf.set_override("url", url, group="controller")
         self.conf.set_override("retry_max", 0.2, group="controller")
-        self.driver = bench.Bench().driver
+        self.driver = bench.Bench(driver=FedDriver(max_ports=8)).driver
         self.inventory = Inventory(self.driver)
         parts = api_fakes.handler_services(self.conf, self.driver, self.inventory)
         self.tables, self.feed = parts["tables"], parts["packets"]
@@ -223,7 +224,7 @@ class Host:
             "port": self.port, "time_ns": 0, "egress": True, "table": 0, "reason": "miss",
             "cookie": 0, "metadata": 0, "length": len(frame), "data": frame,
         }  # fmt: skip
-        self.driver.held.feed(PacketIn(**given | fields))
+        self.driver.wire.feed(PacketIn(**given | fields))
 
 
 async def until(condition):
@@ -260,17 +261,17 @@ async def test_a_frame_comes_and_a_rule_and_the_frame_go(site, tmp_path):
             assert (seen["host"], seen["port"], seen["reason"]) == ("h1", host.port, "miss")
             packet = {"port": seen["port"], "direction": "egress", "frame": seen["frame"]}
             await order(session, {"rule": RULE, "packet": packet})
-            await until(lambda: host.driver.held.sent)
+            await until(lambda: host.driver.wire.sent)
         finally:
             type(host.driver).send_packet = real
         assert sent_with == [1]
-        assert host.driver.held.sent == [(host.port, True, FRAME, False)]
+        assert host.driver.wire.sent == [(host.port, True, FRAME, False)]
         (rule,) = host.tables.ordered(3)
         assert (rule.handler.cookie, rule.origin) == (9, Origin.CONTROLLER)
         # The next order is asked for with the first one done.
         await order(session, {"rule": RULE | {"actions": ["normal"], "cookie": 5}})
         await until(lambda: [rule.cookie for rule in host.rules()] == [5])
-        assert len(host.driver.held.sent) == 1
+        assert len(host.driver.wire.sent) == 1
 
 
 async def test_what_a_host_cannot_do_stops_nothing(site, tmp_path, caplog):
@@ -319,7 +320,7 @@ async def test_an_order_that_comes_twice_is_done_once(tmp_path):
         await host.exchange.fetch_orders()
         await host.exchange.fetch_orders()
         assert asked == [("GET", "/orders", "0", ""), ("GET", "/orders", "4", "e")]
-        assert len(host.driver.held.sent) == 1
+        assert len(host.driver.wire.sent) == 1
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def packet(port, data=FRAME, **fields):
 
 def feed(agent, *packets):
     for item in packets:
-        agent.bench.driver.held.feed(item)
+        agent.bench.driver.wire.feed(item)
 
 
 def test_a_packet_in_is_a_line(agent, entry, stream):
@@ -123,12 +123,12 @@ def test_what_nobody_follows_is_forgotten(agent, entry, stream):
 
 
 def test_a_flood_is_cut_and_told(agent, entry, stream):
-    held = agent.bench.driver.held
+    wire = agent.bench.driver.wire
     read = stream()
     depth = agent.conf.packets.queue
-    with held._lock:  # all of it is read at once
-        held._waiting += [packet(AWAY, cookie=number) for number in range(1000)]
-        held._waiting.append(packet(entry.port, cookie=5000))
+    with wire.lock:  # all of it is read at once
+        wire.waiting += [packet(AWAY, cookie=number) for number in range(1000)]
+        wire.waiting.append(packet(entry.port, cookie=5000))
     feed(agent, packet(entry.port, cookie=5001))
     assert [read()["cookie"] for _ in range(3)] == [0, 5000, 1]
     assert agent.packets.status() == {"read": 1002, "lost": 1000 - depth}
@@ -156,7 +156,7 @@ RULE = {"table": 3, "match": {"ip_proto": "tcp"}, "actions": ["drop"], "cookie":
 def test_a_packet_goes_out(agent, entry):
     assert post(agent, {"packet": out(entry.port)}) == (200, {"rule": None, "sent": True})
     assert post(agent, {"packet": out(f"tap{entry.local_id}", direction="ingress", tables=True)})
-    assert agent.bench.driver.held.sent == [
+    assert agent.bench.driver.wire.sent == [
         (entry.port, True, FRAME, False),
         (entry.port, False, FRAME, True),
     ]
@@ -200,7 +200,7 @@ def test_what_is_wrong_is_refused_before_anything_is_done(agent, value, status, 
     assert answered == status
     assert says in problem["detail"]
     assert held_rules(agent) == []
-    assert agent.bench.driver.held.sent == []
+    assert agent.bench.driver.wire.sent == []
 
 
 def test_a_packet_that_cannot_be_sent_leaves_the_rule(agent, entry, monkeypatch):

@@ -1,14 +1,14 @@
 """The memory driver: the C core without a kernel, for tests, simulation and traces."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
 
 from oslo_config import cfg
 
 from vnet_agent.datapath import _flowcache as c
-from vnet_agent.datapath.flowcache import FlowcacheDriver
-from vnet_agent.datapath.handling import PacketIn, TableRule, TableState
-from vnet_agent.datapath.held_tables import HeldTables
-from vnet_agent.model.handler import Miss
+from vnet_agent.datapath.flowcache import FlowcacheDriver, guarded
+
+#: Frames that are remembered of those that left because somebody sent one.
+_SENT = 256
 
 
 class MemoryDriver(FlowcacheDriver):
@@ -23,18 +23,16 @@ class MemoryDriver(FlowcacheDriver):
         *,
         max_ports: int = 1024,
         answers: bool = False,
+        packet_rate: int = 100,
     ) -> None:
-        super().__init__(conf.datapath.max_ports if conf is not None else max_ports)
+        super().__init__(
+            conf.datapath.max_ports if conf is not None else max_ports,
+            packet_rate=conf.packets.rate if conf is not None else packet_rate,
+        )
         self._answers = conf.datapath.answer_neighbours if conf is not None else answers
         self._kept: c.Native | None = None
-        #: Made when it is first asked for: it holds a descriptor.
-        self._held_tables: HeldTables | None = None
-
-    @property
-    def held(self) -> HeldTables:
-        if self._held_tables is None:
-            self._held_tables = HeldTables()
-        return self._held_tables
+        #: (ifindex, frame) of what left for a packet that was sent, the last ones.
+        self.sent: deque[tuple[int, bytes]] = deque(maxlen=_SENT)
 
     @property
     def native(self) -> c.Native:
@@ -55,36 +53,17 @@ class MemoryDriver(FlowcacheDriver):
     def destroy(self) -> None:
         self._handle = None
         self._kept = None
-        if self._held_tables is not None:
-            self._held_tables.close()
-            self._held_tables = None
-
-    # -- tables of handlers
-
-    def tables(self) -> list[TableState]:
-        return self.held.tables()
-
-    def replace_table(self, table: int, rules: Sequence[TableRule], miss: Miss) -> list[int]:
-        return self.held.replace_table(table, rules, miss)
-
-    def insert_rule(self, table: int, rule: TableRule) -> int:
-        return self.held.insert_rule(table, rule)
-
-    def delete_rule(self, table: int, rule_id: int) -> None:
-        self.held.delete_rule(table, rule_id)
 
     def packet_in_fileno(self) -> int:
-        return self.held.packet_in_fileno()
-
-    def read_packet_ins(self) -> Iterator[PacketIn]:
-        return self.held.read_packet_ins()
+        with self._lock:
+            guarded("packet-ins", self._handlers.open)
+            return self._c.packet_fd()
 
     def send_packet(self, port: str, *, egress: bool, frame: bytes, through_tables: bool) -> None:
-        self.held.send_packet(
-            self._key_of(port), egress=egress, frame=frame, through_tables=through_tables
-        )
-
-    def _key_of(self, port: str) -> str:
-        """Raises UnknownPort."""
-        self._id(port)
-        return self._key(port)
+        with self._lock:
+            hook = c.FROM_PORT if egress else c.TO_PORT
+            tap = self._tap_of(port)
+            action, _, out = self.native.run(hook, tap, frame, 0, not through_tables)
+            self.sent.extend(out)
+            if action == c.PASS:
+                self.sent.append((tap, frame))
