@@ -1,6 +1,5 @@
 """Hypothesis strategies: tables of rules that frames of frame_strategies meet."""
 
-import ipaddress
 import struct
 
 import frame_strategies as fs
@@ -35,7 +34,7 @@ conditions = {
     "destination_port": ([80, 53, 67], 0xFFFF),
     "tcp_flags": ([f.SYN, f.ACK, f.FIN | f.ACK], 0x12),
     "dscp": ([0, 10, 63], 0x3F),
-    "state": (list(range(0, 64)), 0x3F),
+    "state": (list(range(64)), 0x3F),
     "source_mac": ([_mac(fs.VM), _mac(fs.PEER)], (1 << 48) - 1),
     "target_mac": ([1 << 40, 0], 1 << 40),
     "vlan": ([0, 0x1000, 0x1064], 0x1000),

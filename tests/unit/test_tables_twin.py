@@ -74,6 +74,8 @@ class Pair:
         assert (ids[PORT], ids[OTHER]) == (1, 2)
         taps = {0: UPLINK, 1: TAP, 2: OTHER_TAP}
         self.tables = TwinTables(self.twin, 1, 0, taps)
+        # Without any table a frame would not be looked at so.
+        self.load(14, TwinTable("continue", [TwinRule(Rule({}, {}), (("goto", 15),))]))
 
     def load(self, number: int, table: TwinTable) -> None:
         self.tables.tables[number] = table
