@@ -169,6 +169,7 @@ VNET_INLINE void vnet_fill_state(struct vnet_ctx *ctx, struct vnet_walk *walk,
 				 __u8 direction)
 {
 	const __u8 invalid = VNET_CONN_BIT_TRACKED | VNET_CONN_BIT_INVALID;
+	struct vnet_conn_key key; /* Linux 6.1 takes it from the stack only */
 	struct vnet_conn *conn;
 
 	if (vnet_is_icmp_error(p))
@@ -179,13 +180,14 @@ VNET_INLINE void vnet_fill_state(struct vnet_ctx *ctx, struct vnet_walk *walk,
 	}
 	if (!vnet_makes_connection(p))
 		return;
-	vnet_conn_key_of(&walk->key, p, direction);
+	vnet_conn_key_of(&key, p, direction);
+	walk->key = key;
 	if (p->proto == VNET_TCP && p->fragment != VNET_LATER &&
 	    !vnet_tcp_flags_valid(p->tcp_flags)) {
 		walk->fields.state = invalid;
 		return;
 	}
-	conn = vnet_walk_conn(ctx, port, &walk->key);
+	conn = vnet_walk_conn(ctx, port, &key);
 	if (conn && (conn->state == VNET_STATE_TIME_WAIT || conn->state == VNET_STATE_CLOSE) &&
 	    p->fragment != VNET_LATER &&
 	    (p->tcp_flags & (VNET_TCP_SYN | VNET_TCP_ACK)) == VNET_TCP_SYN)

@@ -14,7 +14,7 @@
  * (kernel/sched/membarrier.c: synchronize_rcu). It is asked for beforehand: lines that a program
  * may still read must not be used again.
  */
-static void wait_for_programs(void *arg)
+void vnet_wait_for_programs(void *arg)
 {
 	(void)arg;
 	if (!syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
@@ -39,7 +39,7 @@ int vnet_classifier_map(struct vnet_classifier *classifier, int fd, __u32 lines,
 	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (memory == MAP_FAILED)
 		return -errno;
-	error = vnet_classifier_init(classifier, lines, sets, memory, wait_for_programs, NULL);
+	error = vnet_classifier_init(classifier, lines, sets, memory, vnet_wait_for_programs, NULL);
 	if (error)
 		munmap(memory, size);
 	return error;

@@ -5,6 +5,9 @@
 
 #include "classifier.h"
 
+/* Returns when no program is at work that was when it was called; see vnet_classifier_init(). */
+void vnet_wait_for_programs(void *arg);
+
 /*
  * Maps the lines of `fd`, an array map made with BPF_F_MMAPABLE that has nothing in it yet, and
  * begins an image there. The map outlives the classifier. 0, or -errno as the kernel says, besides

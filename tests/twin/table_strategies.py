@@ -44,13 +44,14 @@ conditions = {
     "source": ([_address("10.0.0.1"), _address("2001:db8::2")], FULL),
     "destination": ([_address("10.0.0.2"), _address("10.0.0.1"), _address("2001:db8::2")], FULL),
 }
+ADDRESSES = ("source", "destination")
 PORT_FIELDS = ("source_port", "destination_port")
 
 sets = st.one_of(
     st.tuples(st.just("metadata"), st.sampled_from([5, 1 << 63])),
     st.tuples(st.sampled_from(["source_mac", "target_mac"]), st.sampled_from([_mac(fs.PEER), 2])),
     st.tuples(
-        st.sampled_from(["source", "destination"]),
+        st.sampled_from(ADDRESSES),
         st.sampled_from(["10.0.0.1", "10.0.0.3", "192.0.2.9", "2001:db8::1", "2001:db8:1::3"]),
     ),
     st.tuples(st.sampled_from(PORT_FIELDS), st.sampled_from([0, 53, 80, 65535])),
@@ -66,8 +67,15 @@ others = st.one_of(
 
 @st.composite
 def rules(draw, table: int) -> TwinRule:
+    ops = draw(st.lists(st.one_of(sets, sets, others), max_size=3))
     names = draw(st.sets(st.sampled_from(sorted(conditions)), max_size=2))
     value = {name: draw(st.sampled_from(conditions[name][0])) for name in names}
+    # As a document must: a rule that sets an address says which IP it is about.
+    families = [6 if ":" in item[1] else 4 for item in ops if item[0] in ADDRESSES]
+    if families:
+        value["family"] = families[0]
+        kept = iter(families)
+        ops = [item for item in ops if item[0] not in ADDRESSES or next(kept) == value["family"]]
     ranges = {}
     for name in PORT_FIELDS:
         if name in names:
@@ -83,7 +91,6 @@ def rules(draw, table: int) -> TwinRule:
     ends = [("normal", None)] * 3 + [("drop", None), ("controller", None)]
     ends += [("output", target) for target in (0, 1, 2, 7)]
     ends += [("goto", number) for number in range(table + 1, min(table + 3, 16))]
-    ops = draw(st.lists(st.one_of(sets, sets, others), max_size=3))
     return TwinRule(rule, (*ops, draw(st.sampled_from(ends))), draw(st.integers(0, 3)))
 
 

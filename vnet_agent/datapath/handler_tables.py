@@ -40,6 +40,8 @@ class HandlerTables:
         self.flag = 0
         if handle.handlers_left():
             self.open()
+        else:
+            self._show()
 
     def open(self) -> None:
         """Make the tables, or adopt those that are there; the ports have the flag afterwards."""
