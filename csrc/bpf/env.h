@@ -134,6 +134,22 @@ VNET_INLINE __u64 vnet_now(struct __sk_buff *skb)
 	return bpf_ktime_get_coarse_ns();
 }
 
+/* A tick is more than a frame's time at any rate worth a limit. */
+VNET_INLINE __u64 vnet_now_exact(struct __sk_buff *skb)
+{
+	return bpf_ktime_get_ns();
+}
+
+VNET_INLINE __u32 vnet_gso_size(struct __sk_buff *skb)
+{
+	return skb->gso_size;
+}
+
+VNET_INLINE struct vnet_meters *vnet_meters_of(struct __sk_buff *skb, __u32 local_id)
+{
+	return bpf_map_lookup_elem(&vnet_meters, &local_id);
+}
+
 VNET_INLINE struct vnet_iface *vnet_iface(struct __sk_buff *skb, __u32 ifindex)
 {
 	return bpf_map_lookup_elem(&vnet_ifaces, &ifindex);

@@ -29,6 +29,7 @@ static int init_tables(struct vnet_datapath *datapath)
 		[VNET_TABLE_BINDINGS] = VNET_MAX_BINDINGS,
 		[VNET_TABLE_GROUPS] = VNET_MAX_GROUP,
 		[VNET_TABLE_PEERS] = VNET_MAX_PEERS,
+		[VNET_TABLE_METERS] = datapath->max_ports,
 	};
 
 	for (int i = 0; i < VNET_TABLE_COUNT; i++)

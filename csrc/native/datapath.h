@@ -28,7 +28,8 @@
 	X(VLANS, vlans, sizeof(struct vnet_vlan_key), sizeof(__u32))                               \
 	X(BINDINGS, bindings, sizeof(struct vnet_binding_key), sizeof(struct vnet_binding))        \
 	X(GROUPS, groups, sizeof(__u32), sizeof(struct vnet_group))                                \
-	X(PEERS, peers, sizeof(struct vnet_peer_key), sizeof(__u32))
+	X(PEERS, peers, sizeof(struct vnet_peer_key), sizeof(__u32))                               \
+	X(METERS, meters, sizeof(__u32), sizeof(struct vnet_meters))
 
 enum vnet_table_id {
 #define VNET_TABLE_ENUM(id, name, key, value) VNET_TABLE_##id,
@@ -78,6 +79,7 @@ struct vnet_ctx {
 	__u32 length;
 	__u32 ifindex;
 	__u64 now;
+	__u32 gso_size; /* 0: the frame goes out as it is */
 	__u32 outs; /* copies that were sent */
 	__u32 out[VNET_MAX_OUT];
 	struct vnet_conn draft;

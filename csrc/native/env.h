@@ -74,6 +74,22 @@ static inline __u64 vnet_now(struct vnet_ctx *ctx)
 	return ctx->now;
 }
 
+static inline __u64 vnet_now_exact(struct vnet_ctx *ctx)
+{
+	return ctx->now;
+}
+
+static inline __u32 vnet_gso_size(struct vnet_ctx *ctx)
+{
+	return ctx->gso_size;
+}
+
+/* A trace takes nothing of what the port may send. */
+static inline struct vnet_meters *vnet_meters_of(struct vnet_ctx *ctx, __u32 local_id)
+{
+	return ctx->trace ? NULL : vnet_table_get(VNET_ENV_TABLE(ctx, METERS), &local_id);
+}
+
 static inline struct vnet_iface *vnet_iface(struct vnet_ctx *ctx, __u32 ifindex)
 {
 	if (ctx->trace)
