@@ -20,6 +20,12 @@ VNET_INLINE int vnet_load(struct __sk_buff *skb, __u32 offset, void *to, __u32 l
 	return bpf_skb_load_bytes(skb, offset, to, length);
 }
 
+/* Ends what was peeked at before. The sum of a frame whose sum the hardware gave stays right. */
+VNET_INLINE int vnet_store(struct __sk_buff *skb, __u32 offset, const void *from, __u32 length)
+{
+	return bpf_skb_store_bytes(skb, offset, from, length, BPF_F_RECOMPUTE_CSUM);
+}
+
 /*
  * The compiler takes these fields for numbers of 32 bits and may cut them to that once more, which
  * to the verifier is the end of a pointer.

@@ -36,7 +36,7 @@ enum vnet_port_flags {
 	VNET_PORT_ADDRESSES = 2, /* its addresses are known: check sources */
 	VNET_PORT_OPEN = 4,      /* neither its sources are checked, nor its frames by a policy */
 	VNET_PORT_ANSWERED = 32, /* it is told of known neighbours: see neighbour.h */
-	VNET_PORT_METERED = 64,  /* it has limits: see meter.h */
+	VNET_PORT_METERED = 64,  /* it has limits or marks: see meter.h */
 	VNET_PORT_CAPTURED = 128, /* somebody looks on: see capture.h */
 };
 
@@ -273,11 +273,14 @@ struct vnet_meter {
 	struct vnet_rate frames;
 };
 
+#define VNET_MARKED 0x100U
+
 /* By local id, for ports with VNET_PORT_METERED. */
 struct vnet_meters {
 	struct vnet_meter meter[2]; /* by vnet_direction */
+	__u32 mark[2];              /* VNET_MARKED | the 6 bits of DSCP; 0: as they are */
 };
-_Static_assert(sizeof(struct vnet_meters) == 128, "vnet_meters");
+_Static_assert(sizeof(struct vnet_meters) == 136, "vnet_meters");
 
 /* A MAC as a number: its first octet is the lowest byte, so bit 0 is the group bit. */
 VNET_INLINE __u64 vnet_mac(const __u8 *octets)

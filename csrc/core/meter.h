@@ -8,7 +8,7 @@
 #ifndef VNET_METER_H
 #define VNET_METER_H
 
-#include "parse.h"
+#include "mark.h"
 
 /* Time is in ticks of 1/64 ns: whole ns would make small frames at 100 Gbit/s wrong by percents. */
 #define VNET_METER_TICKS 64ULL
@@ -94,8 +94,8 @@ VNET_INLINE void vnet_wire_size(struct vnet_ctx *ctx, __u32 *frames, __u32 *byte
 }
 
 /*
- * A frame that would pass otherwise: NONE, or RATE when the port has sent its share. It takes
- * numbers, not the parsed packet: were that needed after the guard, the verifier of Linux 6.1 would
+ * A frame that would pass otherwise: NONE, and it has the port's mark, or RATE when the port has
+ * sent its share. It takes numbers, not the parsed packet: were that needed after the guard, the verifier of Linux 6.1 would
  * have to tell all of the guard's ways apart, and gives up. For the same reason it is a function
  * of its own.
  */
@@ -103,7 +103,7 @@ VNET_OUTLINE __u32 vnet_meter(struct vnet_ctx *ctx, __u32 local_id, __u32 direct
 {
 	struct vnet_meters *meters = vnet_meters_of(ctx, local_id);
 	struct vnet_meter *meter;
-	__u32 frames, bytes;
+	__u32 frames, bytes, mark;
 	__u64 now;
 
 	if (!meters)
@@ -116,6 +116,9 @@ VNET_OUTLINE __u32 vnet_meter(struct vnet_ctx *ctx, __u32 local_id, __u32 direct
 	if (!vnet_rate_has_room(&meter->frames, now) || !vnet_rate_take(&meter->bytes, now, bytes))
 		return VNET_REASON_RATE;
 	vnet_rate_take(&meter->frames, now, frames);
+	mark = direction == VNET_EGRESS ? meters->mark[VNET_EGRESS] : meters->mark[VNET_INGRESS];
+	if (mark)
+		vnet_mark(ctx, mark & 63);
 	return VNET_REASON_NONE;
 }
 

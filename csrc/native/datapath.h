@@ -79,13 +79,13 @@ struct vnet_ctx {
 	__u32 length;
 	__u32 ifindex;
 	__u64 now;
-	__u32 gso_size; /* 0: the frame goes out as it is */
+	__u32 gso_size; /* of the payload of each frame that it is cut into; 0: it is whole */
 	__u32 outs; /* copies that were sent */
 	__u32 out[VNET_MAX_OUT];
 	struct vnet_conn draft;
 	struct vnet_trace *trace; /* NULL unless somebody wants to know */
 	__u8 *changed;            /* owned: the frame once it is not what it was; see edit.c */
-	/* Sees each frame that leaves, and where; may be NULL. */
+	/* Sees each frame that leaves, and where (0: it goes on); may be NULL. */
 	void (*leaves)(void *arg, __u32 ifindex, const __u8 *data, __u32 length);
 	void *leaves_arg;
 };

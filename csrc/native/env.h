@@ -22,6 +22,9 @@ static inline int vnet_load(struct vnet_ctx *ctx, __u32 offset, void *to, __u32 
 	return 0;
 }
 
+/* Changes the frame, in a copy that the run owns; -1 when it is too short or memory is. */
+int vnet_store(struct vnet_ctx *ctx, __u32 offset, const void *from, __u32 length);
+
 /* The bytes at a fixed place, NULL when the frame ends before. */
 static inline const __u8 *vnet_peek(struct vnet_ctx *ctx, __u32 offset, __u32 length)
 {

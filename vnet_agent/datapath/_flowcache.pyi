@@ -26,7 +26,9 @@ PORT_BRIDGED: int
 PORT_ADDRESSES: int
 PORT_ANSWERED: int
 PORT_OPEN: int
+PORT_METERED: int
 PORT_CAPTURED: int
+MARKED: int
 CAPTURE_SNAP: int
 IFACE_PORT: int
 IFACE_UPLINK: int
@@ -53,6 +55,7 @@ TABLE_VLANS: int
 TABLE_BINDINGS: int
 TABLE_GROUPS: int
 TABLE_PEERS: int
+TABLE_METERS: int
 
 REASONS: tuple[str, ...]
 STATES: tuple[str, ...]
@@ -137,7 +140,7 @@ class Native(Datapath):
     def run(
         self, hook: int, ifindex: int, frame: bytes, now: int = 0, /
     ) -> tuple[int, int, list[tuple[int, bytes]]]:
-        """As `process`, but each interface with the frame as it leaves there."""
+        """As `process`, but each interface (0: it goes on) with the frame as it leaves there."""
 
     def set_clock(self, now: int, /) -> None:
         """Stop the clock at `now` ns; 0 lets it run."""
