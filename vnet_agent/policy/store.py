@@ -14,8 +14,8 @@ from vnet_agent.files import replace_file
 from vnet_agent.model.policy import ALLOW_ALL, DENY_ALL, Established, Group, Policy, Rule
 from vnet_agent.model.port import Port
 from vnet_agent.policy import document
-from vnet_agent.policy.members import MemberFile, Members
 from vnet_agent.policy.limits import merge_limits
+from vnet_agent.policy.members import MemberFile, Members
 
 LOG = logging.getLogger(__name__)
 
