@@ -33,7 +33,7 @@ const volatile __u32 vnet_token[2] = {1, 1};
 
 #define VNET_SUM_ADDRESS BPF_F_PSEUDO_HDR
 #define VNET_SUM_ZERO_IS_NONE BPF_F_MARK_MANGLED_0
-#define VNET_STORE_COUNTED BPF_F_RECOMPUTE_CSUM
+#define VNET_PATCH_COUNTED BPF_F_RECOMPUTE_CSUM
 
 VNET_INLINE struct vnet_image *vnet_image(struct __sk_buff *skb)
 {
@@ -113,7 +113,7 @@ VNET_INLINE void vnet_walk_seen(struct __sk_buff *skb, __u32 table, const struct
 {
 }
 
-VNET_INLINE int vnet_store(struct __sk_buff *skb, __u32 offset, const void *from, __u32 length,
+VNET_INLINE int vnet_patch(struct __sk_buff *skb, __u32 offset, const void *from, __u32 length,
 			   __u64 flags)
 {
 	return (int)bpf_skb_store_bytes(skb, offset, from, length, flags);

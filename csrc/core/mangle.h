@@ -53,7 +53,7 @@ VNET_INLINE void vnet_set_octets(struct vnet_ctx *ctx, const struct vnet_walk *w
 		vnet_fix_transport_sum(ctx, at, from, to,
 				       VNET_SUM_ADDRESS | vnet_sum_flags(walk) | sizeof(to));
 	/* Of IPv6 no header checksum makes up for what changes. */
-	vnet_store(ctx, offset, &to, sizeof(to), is_ipv4 ? 0 : VNET_STORE_COUNTED);
+	vnet_patch(ctx, offset, &to, sizeof(to), is_ipv4 ? 0 : VNET_PATCH_COUNTED);
 }
 
 VNET_INLINE void vnet_set_address(struct vnet_ctx *ctx, struct vnet_walk *walk, __u32 ipv4,
@@ -85,7 +85,7 @@ VNET_INLINE void vnet_set_port(struct vnet_ctx *ctx, struct vnet_walk *walk, __u
 		return;
 	vnet_fix_transport_sum(ctx, vnet_sum_at(walk), from, to,
 			       vnet_sum_flags(walk) | sizeof(to));
-	vnet_store(ctx, walk->l4 + offset, &to, sizeof(to), 0);
+	vnet_patch(ctx, walk->l4 + offset, &to, sizeof(to), 0);
 }
 
 /* Two octets of the IP header, of which `mask` become `bits`. */
@@ -100,7 +100,7 @@ VNET_INLINE void vnet_set_bits(struct vnet_ctx *ctx, const struct vnet_walk *wal
 	to = (from & ~__builtin_bswap16(mask)) | __builtin_bswap16(bits);
 	if (is_ipv4)
 		vnet_fix_sum(ctx, VNET_AT_IPV4_SUM, from, to, sizeof(to));
-	vnet_store(ctx, offset, &to, sizeof(to), is_ipv4 ? 0 : VNET_STORE_COUNTED);
+	vnet_patch(ctx, offset, &to, sizeof(to), is_ipv4 ? 0 : VNET_PATCH_COUNTED);
 }
 
 VNET_INLINE void vnet_set_dscp(struct vnet_ctx *ctx, struct vnet_walk *walk, __u16 dscp)
@@ -129,7 +129,7 @@ VNET_INLINE void vnet_set_mac(struct vnet_ctx *ctx, struct vnet_walk *walk, __u3
 	__u64 octets = mac & ((1ULL << 48) - 1);
 
 	walk->fields.word[word] = (walk->fields.word[word] & ~((1ULL << 48) - 1)) | octets;
-	vnet_store(ctx, offset, &octets, 6, 0);
+	vnet_patch(ctx, offset, &octets, 6, 0);
 }
 
 /* In the connection's entry too, as far as there is one yet. */

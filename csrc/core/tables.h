@@ -241,6 +241,12 @@ VNET_INLINE __u32 vnet_tables(struct vnet_ctx *ctx, const struct vnet_port *port
 			return VNET_TABLED;
 		walk.reason = VNET_REASON_VLAN;
 	}
+	/* The VM's limits are for all that it sends. */
+	if (way == VNET_WAY_LEAVE && direction == VNET_EGRESS) {
+		walk.reason = vnet_limit(ctx, port, direction, VNET_REASON_NONE);
+		if (walk.reason)
+			way = VNET_WAY_DROP;
+	}
 	if (way == VNET_WAY_LEAVE || way == VNET_WAY_GONE) {
 		action = way == VNET_WAY_LEAVE ? walk.action : VNET_CONSUMED;
 		verdict->ifindex = walk.ifindex;

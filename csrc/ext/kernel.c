@@ -56,6 +56,7 @@ static int place_maps(struct vnet_kernel *kernel)
 		{kernel->skeleton->maps.vnet_fdb, kernel->max_ports * 2},
 		{kernel->skeleton->maps.vnet_members, kernel->max_ports * 2},
 		{kernel->skeleton->maps.vnet_captures, kernel->max_ports},
+		{kernel->skeleton->maps.vnet_meters, kernel->max_ports},
 	};
 	char path[VNET_PIN_PATH];
 	struct bpf_map *map;

@@ -31,6 +31,7 @@ static int init_tables(struct vnet_datapath *datapath)
 		[VNET_TABLE_BINDINGS] = VNET_MAX_BINDINGS,
 		[VNET_TABLE_GROUPS] = VNET_MAX_GROUP,
 		[VNET_TABLE_PEERS] = VNET_MAX_PEERS,
+		[VNET_TABLE_METERS] = datapath->max_ports,
 	};
 
 	for (int i = 0; i < VNET_TABLE_COUNT; i++)
@@ -136,8 +137,8 @@ struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook ho
 	result.action = vnet_finish(ctx, result.action, &verdict);
 	result.reason = verdict.reason;
 	result.ifindex = verdict.ifindex;
-	if (vnet_is_sent(result.action))
-		vnet_leaves(ctx, result.ifindex);
+	if (vnet_is_sent(result.action) || result.action == VNET_PASS)
+		vnet_leaves(ctx, result.action == VNET_PASS ? 0 : result.ifindex);
 	/* The caller's frame is what it was. */
 	free(ctx->changed);
 	ctx->changed = NULL;

@@ -29,7 +29,8 @@
 	X(VLANS, vlans, sizeof(struct vnet_vlan_key), sizeof(__u32))                               \
 	X(BINDINGS, bindings, sizeof(struct vnet_binding_key), sizeof(struct vnet_binding))        \
 	X(GROUPS, groups, sizeof(__u32), sizeof(struct vnet_group))                                \
-	X(PEERS, peers, sizeof(struct vnet_peer_key), sizeof(__u32))
+	X(PEERS, peers, sizeof(struct vnet_peer_key), sizeof(__u32))                               \
+	X(METERS, meters, sizeof(__u32), sizeof(struct vnet_meters))
 
 enum vnet_table_id {
 #define VNET_TABLE_ENUM(id, name, key, value) VNET_TABLE_##id,
@@ -94,12 +95,13 @@ struct vnet_ctx {
 	__u32 length;
 	__u32 ifindex;
 	__u64 now;
+	__u32 gso_size; /* of the payload of each frame that it is cut into; 0: it is whole */
 	__u32 outs; /* copies that were sent */
 	__u32 out[VNET_MAX_OUT];
 	struct vnet_conn draft;
 	struct vnet_trace *trace; /* NULL unless somebody wants to know */
 	__u8 *changed;            /* owned: the frame once it is not what it was; see edit.c */
-	/* Sees each frame that leaves, and where; may be NULL. */
+	/* Sees each frame that leaves, and where (0: it goes on); may be NULL. */
 	void (*leaves)(void *arg, __u32 ifindex, const __u8 *data, __u32 length);
 	void *leaves_arg;
 	int past_tables; /* it goes on as if it had come through the operator's tables */

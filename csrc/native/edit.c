@@ -22,11 +22,6 @@ static __u8 *make_writable(struct vnet_ctx *ctx, size_t length)
 	return copy;
 }
 
-__u8 *vnet_writable(struct vnet_ctx *ctx)
-{
-	return ctx->changed ? ctx->changed : make_writable(ctx, ctx->length);
-}
-
 int vnet_pop_tag(struct vnet_ctx *ctx)
 {
 	__u8 *frame;
@@ -65,5 +60,18 @@ int vnet_rewrite(struct vnet_ctx *ctx, const __u8 *frame, __u32 length)
 		return -1;
 	memcpy(copy, frame, length);
 	ctx->length = length;
+	return 0;
+}
+
+int vnet_store(struct vnet_ctx *ctx, __u32 offset, const void *from, __u32 length)
+{
+	__u8 *frame;
+
+	if (offset > ctx->length || length > ctx->length - offset)
+		return -1;
+	frame = ctx->changed ? ctx->changed : make_writable(ctx, ctx->length);
+	if (!frame)
+		return -1;
+	memcpy(frame + offset, from, length);
 	return 0;
 }

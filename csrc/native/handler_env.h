@@ -10,8 +10,8 @@
 /* Beside the size of what changes, in bytes, for vnet_fix_transport_sum(). */
 #define VNET_SUM_ADDRESS 0x10      /* it is of the pseudo header */
 #define VNET_SUM_ZERO_IS_NONE 0x20 /* a checksum of 0 is none */
-/* For vnet_store(): no checksum in the frame makes up for it. */
-#define VNET_STORE_COUNTED 1
+/* For vnet_patch(): no checksum in the frame makes up for it. */
+#define VNET_PATCH_COUNTED 1
 
 static inline struct vnet_image *vnet_image(struct vnet_ctx *ctx)
 {
@@ -62,8 +62,14 @@ static inline void vnet_walk_seen(struct vnet_ctx *ctx, __u32 table, const struc
 			.table = table, .entry = hit->order ? hit->entry : 0, .action = hit->action};
 }
 
-/* Change the frame, as vnet_rewrite(); what lies behind its end is left alone. */
-int vnet_store(struct vnet_ctx *ctx, __u32 offset, const void *from, __u32 length, __u64 flags);
+/* vnet_store(), where it is said whether a sum from the hardware must be told of the change. */
+static inline int vnet_patch(struct vnet_ctx *ctx, __u32 offset, const void *from, __u32 length,
+			     __u64 flags)
+{
+	(void)flags;
+	return vnet_store(ctx, offset, from, length);
+}
+
 /* A checksum at `offset` over what was `from` and is `to`, words of `size` bytes as they lie there. */
 int vnet_fix_sum(struct vnet_ctx *ctx, __u32 offset, __u32 from, __u32 to, __u32 size);
 int vnet_fix_transport_sum(struct vnet_ctx *ctx, __u32 offset, __u32 from, __u32 to, __u64 flags);

@@ -2,20 +2,6 @@
 /* Fields of a frame, and the checksums over them. */
 #include "handler_env.h"
 
-int vnet_store(struct vnet_ctx *ctx, __u32 offset, const void *from, __u32 length, __u64 flags)
-{
-	__u8 *frame;
-
-	(void)flags;
-	if (length > ctx->length || offset > ctx->length - length)
-		return -1;
-	frame = vnet_writable(ctx);
-	if (!frame)
-		return -1;
-	memcpy(frame + offset, from, length);
-	return 0;
-}
-
 /* RFC 1624, equation 3: HC' = ~(~HC + ~m + m'). */
 static __u16 fixed(__u16 sum, __u32 from, __u32 to)
 {
@@ -35,7 +21,7 @@ int vnet_fix_sum(struct vnet_ctx *ctx, __u32 offset, __u32 from, __u32 to, __u32
 	if (vnet_load(ctx, offset, &sum, sizeof(sum)))
 		return -1;
 	sum = fixed(sum, from, to);
-	return vnet_store(ctx, offset, &sum, sizeof(sum), 0);
+	return vnet_store(ctx, offset, &sum, sizeof(sum));
 }
 
 int vnet_fix_transport_sum(struct vnet_ctx *ctx, __u32 offset, __u32 from, __u32 to, __u64 flags)
@@ -49,5 +35,5 @@ int vnet_fix_transport_sum(struct vnet_ctx *ctx, __u32 offset, __u32 from, __u32
 	sum = fixed(sum, from, to);
 	if (flags & VNET_SUM_ZERO_IS_NONE && !sum)
 		sum = 0xffff;
-	return vnet_store(ctx, offset, &sum, sizeof(sum), 0);
+	return vnet_store(ctx, offset, &sum, sizeof(sum));
 }

@@ -26,8 +26,10 @@ PORT_BRIDGED: int
 PORT_ADDRESSES: int
 PORT_ANSWERED: int
 PORT_OPEN: int
+PORT_METERED: int
 PORT_CAPTURED: int
 PORT_TABLES: int
+MARKED: int
 CAPTURE_SNAP: int
 HANDLER_TABLES: int
 MAX_OPS: int
@@ -59,6 +61,7 @@ TABLE_VLANS: int
 TABLE_BINDINGS: int
 TABLE_GROUPS: int
 TABLE_PEERS: int
+TABLE_METERS: int
 
 REASONS: tuple[str, ...]
 STATES: tuple[str, ...]
@@ -172,7 +175,7 @@ class Native(Datapath):
     def run(
         self, hook: int, ifindex: int, frame: bytes, now: int = 0, past_tables: bool = False, /
     ) -> tuple[int, int, list[tuple[int, bytes]]]:
-        """As `process`, but each interface with the frame as it leaves there."""
+        """As `process`, but each interface (0: it goes on) with the frame as it leaves there."""
 
     def set_clock(self, now: int, /) -> None:
         """Stop the clock at `now` ns; 0 lets it run."""

@@ -245,7 +245,11 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def set_policy(self, port: str, policy: Policy) -> None:
-        """Replace the port's rules as a whole; when it returns, no frame sees the old verdict."""
+        """Replace the port's rules and limits as a whole.
+
+        When it returns, no frame sees the old verdict. Limits that stay the same go on with what
+        they have let through.
+        """
 
     @abc.abstractmethod
     def set_members(

@@ -23,8 +23,10 @@ from vnet_agent.datapath.base import (
     Run,
 )
 from vnet_agent.datapath.captured import Capture, CaptureRequest
+from vnet_agent.datapath.flags import KEPT
 from vnet_agent.datapath.handler_tables import HandlerTables
 from vnet_agent.datapath.handling import PacketIn, TableRule, TableState
+from vnet_agent.datapath.meters import MeterTable
 from vnet_agent.datapath.policies import PolicyTable
 from vnet_agent.datapath.records import decode_records
 from vnet_agent.datapath.ring import RingCapture, clear_leftovers
@@ -87,6 +89,7 @@ class FlowcacheDriver(Driver):
         self._topology = Topology(handle, set(self._ids.values()))
         self._segments = Segments(handle)
         self._policies.adopt(handle.ports())
+        self._meters = MeterTable(handle, handle.ports())
         self._last_id = max(self._ids.values(), default=0)
         self._handlers = HandlerTables(handle, rate=self._packet_rate)
 
@@ -156,6 +159,7 @@ class FlowcacheDriver(Driver):
             self._topology.remove(data)
             self._policies.release(local_id)
             guarded(f"remove_port {port}", self._c.port_clear, local_id)
+            guarded(f"remove_port {port}", self._meters.release, local_id)
             guarded(f"remove_port {port}", self._c.conns_delete, local_id)
             self._held.pop(local_id, None)
             del self._ids[self._key(port)]
@@ -252,13 +256,15 @@ class FlowcacheDriver(Driver):
     def set_policy(self, port: str, policy: Policy) -> None:
         with self._lock:
             data = self._data(port)
+            local_id = layout.number("port", "local_id", data)
             guarded(
                 f"set_policy {port}",
                 self._policies.assign,
-                layout.number("port", "local_id", data),
+                local_id,
                 policy,
                 network=layout.number("port", "network", data),
             )
+            guarded(f"set_policy {port}", self._meters.assign, local_id, policy.limits)
 
     def set_members(
         self, group: str, members: Mapping[int, Collection[str]], *, complete: bool = True
@@ -451,7 +457,7 @@ class FlowcacheDriver(Driver):
         self, data: bytes, wanted: dict[str, int], addresses: list[bytes], instance_id: bytes
     ) -> None:
         local_id = layout.number("port", "local_id", data)
-        kept = layout.number("port", "flags", data) & (c.PORT_CAPTURED | c.PORT_TABLES)
+        kept = layout.number("port", "flags", data) & KEPT
         wanted = {**wanted, "flags": wanted["flags"] | kept}
         changed = layout.pack(
             "port",

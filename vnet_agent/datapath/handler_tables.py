@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
+from vnet_agent.datapath.flags import set_flag
 from vnet_agent.datapath.handling import PacketIn, TableRule, TableState
 from vnet_agent.model.handler import Miss
 
@@ -94,13 +95,9 @@ class HandlerTables:
     def _show(self) -> None:
         """While there is any table, every port's frames go through them."""
         self.flag = c.PORT_TABLES * self._c.handlers_used()
-        offset, size = c.LAYOUT["port"]["flags"]
         for data in self._c.ports():
-            flags = layout.number("port", "flags", data)
-            wanted = flags & ~c.PORT_TABLES | self.flag
-            if wanted != flags:
-                local_id = layout.number("port", "local_id", data)
-                self._c.port_store(local_id, offset, size, wanted)
+            local_id = layout.number("port", "local_id", data)
+            set_flag(self._c, local_id, c.PORT_TABLES, wanted=bool(self.flag))
 
     def read_packet_ins(self, names: Mapping[int, str]) -> list[PacketIn]:
         """`names` are ports by local id; frames of others are forgotten."""

@@ -63,7 +63,5 @@ class MemoryDriver(FlowcacheDriver):
         with self._lock:
             hook = c.FROM_PORT if egress else c.TO_PORT
             tap = self._tap_of(port)
-            action, _, out = self.native.run(hook, tap, frame, 0, not through_tables)
-            self.sent.extend(out)
-            if action == c.PASS:
-                self.sent.append((tap, frame))
+            _, _, out = self.native.run(hook, tap, frame, 0, not through_tables)
+            self.sent.extend((ifindex or tap, left) for ifindex, left in out)

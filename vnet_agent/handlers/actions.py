@@ -5,7 +5,7 @@ import ipaddress
 from vnet_agent.handlers import words
 from vnet_agent.handlers.match import is_ip
 from vnet_agent.model.handler import ENDS, TABLES, UPLINK, WHOLE_FRAME, Action, Kind, Match, Value
-from vnet_agent.policy.rules import mapping
+from vnet_agent.policy.fields import mapping
 from vnet_agent.policy.tree import Node
 
 #: VNET_MAX_OPS

@@ -29,7 +29,7 @@ from vnet_agent.model.handler import (
     TableDocument,
 )
 from vnet_agent.policy import tree
-from vnet_agent.policy.rules import mapping
+from vnet_agent.policy.fields import mapping
 from vnet_agent.policy.tree import Node
 
 #: Characters.

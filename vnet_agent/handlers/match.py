@@ -7,7 +7,7 @@ import msgspec
 
 from vnet_agent.handlers import words
 from vnet_agent.model.handler import Match, Value
-from vnet_agent.policy.rules import mapping
+from vnet_agent.policy.fields import mapping
 from vnet_agent.policy.tree import Node
 
 ETH_TYPES = {"ipv4": 0x0800, "ipv6": 0x86DD, "arp": 0x0806}
