@@ -50,6 +50,13 @@ VNET_INLINE __u64 vnet_now(struct __sk_buff *skb)
 	return bpf_ktime_get_coarse_ns();
 }
 
+VNET_INLINE const struct vnet_settings *vnet_settings(struct __sk_buff *skb)
+{
+	__u32 only = 0;
+
+	return bpf_map_lookup_elem(&vnet_setup, &only);
+}
+
 VNET_INLINE struct vnet_iface *vnet_iface(struct __sk_buff *skb, __u32 ifindex)
 {
 	return bpf_map_lookup_elem(&vnet_ifaces, &ifindex);

@@ -46,6 +46,12 @@ struct vnet_packet {
 	__u8 type; /* ICMP */
 	__u8 code;
 	__u8 hops; /* IPv6 hop limit */
+	/* TCP */
+	__u32 seq;
+	__u32 ack;
+	__u32 payload; /* octets, of this fragment */
+	__u16 window;
+	__u16 tcp_header; /* octets */
 };
 
 VNET_INLINE __u16 vnet_be16(const __u8 *bytes)
@@ -56,6 +62,16 @@ VNET_INLINE __u16 vnet_be16(const __u8 *bytes)
 VNET_INLINE __u32 vnet_be32(const __u8 *bytes)
 {
 	return (__u32)bytes[0] << 24 | (__u32)bytes[1] << 16 | (__u32)bytes[2] << 8 | bytes[3];
+}
+
+/* From network order. */
+VNET_INLINE __u32 vnet_host32(__u32 word)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return __builtin_bswap32(word);
+#else
+	return word;
+#endif
 }
 
 VNET_INLINE void vnet_map_ipv4(__u8 *to, const __u8 *address)
@@ -195,10 +211,17 @@ VNET_INLINE __u32 vnet_parse_ipv6(struct vnet_ctx *ctx, struct vnet_packet *p, _
 
 VNET_INLINE __u32 vnet_parse_tcp(struct vnet_ctx *ctx, struct vnet_packet *p)
 {
-	__u8 header[20];
+	__u32 words[5]; /* aligned: BPF reads octet by octet what is not */
+	const __u8 *header = (const __u8 *)words;
 
-	if (vnet_load_ip(ctx, p, p->l4, header, sizeof(header)) || header[12] >> 4 < 5)
+	if (vnet_load_ip(ctx, p, p->l4, words, sizeof(words)) || header[12] >> 4 < 5)
 		return VNET_REASON_MALFORMED;
+	p->seq = vnet_host32(words[1]);
+	p->ack = vnet_host32(words[2]);
+	p->window = vnet_be16(header + 14);
+	p->tcp_header = (header[12] >> 4) * 4;
+	if (p->end > p->l4 + p->tcp_header)
+		p->payload = p->end - p->l4 - p->tcp_header;
 	p->source_port = vnet_be16(header);
 	p->destination_port = vnet_be16(header + 2);
 	p->tcp_flags = header[13];

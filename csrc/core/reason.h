@@ -27,7 +27,8 @@
 	X(OTHER_MAC, "other-mac")            /* unicast frame that is not for this port's MAC */   \
 	X(NO_PORT, "no-port")                /* the interface is guarded, but by no port */        \
 	X(EXTENSION, "extension")            /* more IPv6 extension headers than are followed */   \
-	X(OTHER_ADDRESS, "other-address")    /* it would begin a connection with a foreign address */
+	X(OTHER_ADDRESS, "other-address")    /* it would begin a connection with a foreign address */ \
+	X(TCP_WINDOW, "tcp-window")          /* TCP sequence numbers are not the connection's */
 
 enum vnet_reason {
 #define VNET_REASON_ENUM(name, text) VNET_REASON_##name,

@@ -9,6 +9,7 @@
 #include "classify.h"
 #include "parse.h"
 #include "spoof.h"
+#include "window.h"
 
 VNET_INLINE __u32 vnet_policy_id(__u64 word)
 {
@@ -63,15 +64,8 @@ VNET_INLINE __u8 vnet_tcp_next(struct vnet_conn *conn, __u8 flags, __u8 directio
 		conn->closing |= VNET_RST << direction;
 		return VNET_STATE_CLOSE;
 	}
-	if (state == VNET_STATE_CLOSE) {
-		/* Whoever goes on has not sent that reset: it was forged, or out of window. */
-		if (!(flags & VNET_TCP_SYN) && conn->closing & VNET_RST << direction &&
-		    conn->flags & VNET_CONN_ASSURED) {
-			conn->closing &= ~(VNET_RST << direction);
-			return conn->closing ? VNET_STATE_FIN_WAIT : VNET_STATE_ESTABLISHED;
-		}
+	if (state == VNET_STATE_CLOSE)
 		return state;
-	}
 	if (flags & VNET_TCP_SYN)
 		return state == VNET_STATE_SYN_SENT && reply ? VNET_STATE_SYN_RECEIVED : state;
 	if (flags & VNET_TCP_FIN) {
@@ -89,29 +83,53 @@ VNET_INLINE __u8 vnet_tcp_next(struct vnet_conn *conn, __u8 flags, __u8 directio
 	return state;
 }
 
-/* A frame of a connection: its state, its life, its counts. */
-VNET_INLINE void vnet_conn_advance(struct vnet_ctx *ctx, struct vnet_conn *conn,
-				   const struct vnet_packet *p, __u8 direction, __u64 now)
+VNET_INLINE void vnet_conn_count(struct vnet_ctx *ctx, struct vnet_conn *conn, __u8 direction)
+{
+	vnet_count(&conn->packets[direction & 1], 1);
+	vnet_count(&conn->bytes[direction & 1], vnet_length(ctx));
+}
+
+/*
+ * A frame of a connection: its state, its life, its counts. A segment whose numbers are not the
+ * connection's changes neither state nor life; whether it goes on is a setting.
+ */
+VNET_INLINE __u32 vnet_conn_advance(struct vnet_ctx *ctx, struct vnet_conn *conn,
+				    const struct vnet_packet *p, __u8 direction, __u64 now)
 {
 	__u8 state = conn->state, flags = conn->flags, closing = conn->closing;
+	const struct vnet_settings *settings = vnet_settings(ctx);
+	enum vnet_fit fit;
 
+	if (!settings)
+		return VNET_REASON_NONE;
+	if (p->proto == VNET_TCP) {
+		/* A later fragment has no number. */
+		fit = p->fragment == VNET_LATER ? VNET_FIT_ASIDE
+						: vnet_window_judge(ctx, conn, p, direction);
+		if (fit == VNET_FIT_OUT && settings->flags & VNET_SETTINGS_STRICT)
+			return VNET_REASON_TCP_WINDOW;
+		if (fit != VNET_FIT_IN) {
+			vnet_conn_count(ctx, conn, direction);
+			return VNET_REASON_NONE;
+		}
+	}
 	if (direction != vnet_conn_origin(conn))
 		flags |= VNET_CONN_REPLIED;
 	if (p->proto != VNET_TCP)
 		state = flags & VNET_CONN_REPLIED ? VNET_STATE_REPLIED : VNET_STATE_UNREPLIED;
-	else if (p->fragment != VNET_LATER)
+	else
 		state = vnet_tcp_next(conn, p->tcp_flags, direction);
 	if (flags & VNET_CONN_REPLIED &&
 	    (state == VNET_STATE_ESTABLISHED || state == VNET_STATE_REPLIED))
 		flags |= VNET_CONN_ASSURED;
-	conn->expires_ns = now + vnet_state_life(state);
+	conn->expires_ns = now + vnet_state_life(settings, state);
 	if (state != conn->state || flags != conn->flags || closing != conn->closing) {
 		conn->state = state;
 		conn->flags = flags;
 		conn->changed_ns = now;
 	}
-	vnet_count(&conn->packets[direction & 1], 1);
-	vnet_count(&conn->bytes[direction & 1], vnet_length(ctx));
+	vnet_conn_count(ctx, conn, direction);
+	return VNET_REASON_NONE;
 }
 
 VNET_INLINE __u32 vnet_conn_create(struct vnet_ctx *ctx, const struct vnet_port *port,
@@ -124,13 +142,18 @@ VNET_INLINE __u32 vnet_conn_create(struct vnet_ctx *ctx, const struct vnet_port 
 		.created_ns = now,
 		.changed_ns = now,
 	};
+	const struct vnet_settings *settings = vnet_settings(ctx);
 
+	if (!settings)
+		return VNET_REASON_QUOTA;
 	if (p->proto != VNET_TCP)
 		conn.state = VNET_STATE_UNREPLIED;
 	else
 		conn.state = p->tcp_flags & VNET_TCP_SYN ? VNET_STATE_SYN_SENT
 							 : VNET_STATE_ESTABLISHED;
-	conn.expires_ns = now + vnet_state_life(conn.state);
+	if (p->proto == VNET_TCP)
+		vnet_window_begin(ctx, &conn, p, direction);
+	conn.expires_ns = now + vnet_state_life(settings, conn.state);
 	if (direction == VNET_EGRESS) {
 		conn.packets[VNET_EGRESS] = 1;
 		conn.bytes[VNET_EGRESS] = vnet_length(ctx);
@@ -322,10 +345,8 @@ VNET_INLINE __u32 vnet_track_whole(struct vnet_ctx *ctx, const struct vnet_port 
 		crossed = conn && vnet_is_crossed(p, conn, direction);
 		if (crossed)
 			conn = NULL;
-		if (conn && conn->generation == vnet_policy_generation(word)) {
-			vnet_conn_advance(ctx, conn, p, direction, now);
-			return VNET_REASON_NONE;
-		}
+		if (conn && conn->generation == vnet_policy_generation(word))
+			return vnet_conn_advance(ctx, conn, p, direction, now);
 	} else {
 		conn = NULL;
 	}
@@ -339,10 +360,8 @@ VNET_INLINE __u32 vnet_track_whole(struct vnet_ctx *ctx, const struct vnet_port 
 		return direction == VNET_EGRESS ? VNET_REASON_DHCP_SERVER : VNET_REASON_NONE;
 	if (direction == VNET_EGRESS && vnet_is_dhcp_request(p))
 		return VNET_REASON_NONE;
-	if (conn && vnet_conn_refresh(ctx, port, &key, conn, word)) {
-		vnet_conn_advance(ctx, conn, p, direction, now);
-		return VNET_REASON_NONE;
-	}
+	if (conn && vnet_conn_refresh(ctx, port, &key, conn, word))
+		return vnet_conn_advance(ctx, conn, p, direction, now);
 	if (!vnet_makes_connection(p) || vnet_is_echo_reply(p) || crossed)
 		return vnet_track_stateless(ctx, port, p, direction, word);
 	return vnet_conn_begin(ctx, port, &key, p, direction, word, now);

@@ -42,6 +42,11 @@ static inline __u64 vnet_now(struct vnet_ctx *ctx)
 	return ctx->now;
 }
 
+static inline const struct vnet_settings *vnet_settings(struct vnet_ctx *ctx)
+{
+	return &ctx->datapath->settings;
+}
+
 static inline struct vnet_iface *vnet_iface(struct vnet_ctx *ctx, __u32 ifindex)
 {
 	if (ctx->trace)

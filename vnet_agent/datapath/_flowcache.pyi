@@ -26,6 +26,7 @@ CONN_IMPORTED: int
 FLOW_FRESH: int
 FLOW_STALE: int
 MAX_OUT: int
+SETTINGS_STRICT: int
 MAX_PAGE: int
 TABLE_IFACES: int
 TABLE_UPLINKS: int
@@ -93,6 +94,12 @@ class Datapath:
         interfaces, and of rules in the policy's source); `packet` and `port` are structs; `key` is
         the connection that was looked up, `before` and `after` its entry, or None.
         """
+
+    def settings_get(self) -> bytes:
+        """A struct `settings`."""
+
+    def settings_put(self, settings: bytes, /) -> None:
+        """ValueError when a state would last no time."""
 
     def now(self) -> int: ...
 

@@ -30,7 +30,7 @@ class EbpfDriver(FlowcacheDriver):
         pin_dir: str = "/sys/fs/bpf/vnet",
         max_ports: int = 1024,
     ) -> None:
-        super().__init__(conf.datapath.max_ports if conf is not None else max_ports)
+        super().__init__(conf.datapath.max_ports if conf is not None else max_ports, conf)
         self._pin_dir: str = conf.datapath.pin_dir if conf is not None else pin_dir
 
     @property

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
+from oslo_config import cfg
+
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout, sight
 from vnet_agent.datapath.base import (
@@ -24,6 +26,7 @@ from vnet_agent.datapath.base import (
 )
 from vnet_agent.datapath.policies import PolicyTable
 from vnet_agent.datapath.records import decode_records
+from vnet_agent.datapath.settings import pack_settings, read_lives
 from vnet_agent.datapath.topology import Topology
 from vnet_agent.exceptions import DatapathError, RecordError, StaleGeneration, UnknownPort
 from vnet_agent.model.policy import Policy
@@ -53,8 +56,9 @@ def guarded(operation: str, call: Callable[P, R], *args: P.args, **kwargs: P.kwa
 class FlowcacheDriver(Driver):
     """Subclasses make `self._make()` and hook attachment to interfaces in."""
 
-    def __init__(self, max_ports: int) -> None:
+    def __init__(self, max_ports: int, conf: cfg.ConfigOpts | None = None) -> None:
         self._max_ports = max_ports
+        self._conf = conf
         self._lock = threading.RLock()
         self._handle: c.Datapath | None = None
         self._ids: dict[str, int] = {}
@@ -74,6 +78,11 @@ class FlowcacheDriver(Driver):
         self._topology = Topology(handle, set(self._ids.values()))
         self._policies.adopt(handle.ports())
         self._last_id = max(self._ids.values(), default=0)
+        self.configure()
+
+    def configure(self) -> None:
+        with self._lock:
+            guarded("configure", self._c.settings_put, pack_settings(self._conf))
 
     def _attach_interface(self, ifindex: int, *, uplink: bool) -> None:
         """Run the programs on the interface."""
@@ -262,7 +271,7 @@ class FlowcacheDriver(Driver):
         wanted = sight.pack_filter(match)
         position, skip = sight.read_cursor(cursor)
         found = guarded(f"flows {port}", self._c.flows, local_id, position, skip, limit, wanted)
-        return sight.decode_page(port, *found)
+        return sight.decode_page(port, *found, lives=read_lives(self._c.settings_get()))
 
     def trace(self, port: str, frame: bytes, *, egress: bool) -> Run:
         with self._lock:
@@ -276,6 +285,7 @@ class FlowcacheDriver(Driver):
         return sight.decode_run(
             port,
             raw,
+            lives=read_lives(self._c.settings_get()),
             egress=egress,
             role=role,
             exits=exits,

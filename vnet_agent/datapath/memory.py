@@ -13,7 +13,7 @@ class MemoryDriver(FlowcacheDriver):
     """
 
     def __init__(self, conf: cfg.ConfigOpts | None = None, *, max_ports: int = 1024) -> None:
-        super().__init__(conf.datapath.max_ports if conf is not None else max_ports)
+        super().__init__(conf.datapath.max_ports if conf is not None else max_ports, conf)
         self._kept: c.Native | None = None
 
     @property
