@@ -17,6 +17,17 @@ def _seconds(name: str, default: float, low: float, high: float, text: str) -> c
     return cfg.FloatOpt(name, default=default, min=low, max=high, help=text)
 
 
+def _timeout(state: str, default: int, what: str) -> cfg.Opt:
+    return cfg.IntOpt(
+        f"timeout_{state}",
+        default=default,
+        min=1,
+        max=432000,
+        mutable=True,
+        help=f"Seconds without a frame after which {what} is forgotten. Read again on SIGHUP.",
+    )
+
+
 GLOBAL: list[cfg.Opt] = [
     cfg.StrOpt(
         "host",
@@ -128,6 +139,27 @@ DATAPATH: list[cfg.Opt] = [
         300.0,
         "Seconds between removals of expired connections.",
     ),
+    cfg.StrOpt(
+        "tcp_window",
+        default="liberal",
+        choices=[
+            ("liberal", "They pass, but neither change their connection nor prolong it."),
+            ("strict", "Those outside of both ends' windows are dropped as `tcp-window`."),
+        ],
+        mutable=True,
+        help="What becomes of TCP segments whose sequence numbers do not fit their connection, "
+        "such as blind resets. Read again on SIGHUP.",
+    ),
+    _timeout("syn_sent", 120, "a TCP connection whose SYN has not been answered"),
+    _timeout("syn_received", 60, "a TCP connection whose handshake lacks its last segment"),
+    _timeout("established", 432000, "an established TCP connection"),
+    _timeout("fin_wait", 120, "a TCP connection that one end has closed"),
+    _timeout("close_wait", 60, "a TCP connection whose first FIN is acknowledged"),
+    _timeout("last_ack", 30, "a TCP connection that both ends have closed"),
+    _timeout("time_wait", 120, "a TCP connection whose last FIN is acknowledged"),
+    _timeout("close", 10, "a TCP connection that was reset"),
+    _timeout("unreplied", 30, "a connection other than TCP that has not been answered"),
+    _timeout("replied", 180, "a connection other than TCP with frames both ways"),
 ]
 
 POLICY: list[cfg.Opt] = [

@@ -190,6 +190,7 @@ class Daemon:
         systemd.reloading()
         try:
             await asyncio.to_thread(self.conf.mutate_config_files)
+            await asyncio.to_thread(self.driver.configure)
             read = await self.policy.load_file()
             LOG.info("Reloaded the configuration%s", " and the policy file" if read else "")
         except (cfg.Error, VnetError) as error:

@@ -156,6 +156,13 @@ VNET_INLINE struct vnet_meters *vnet_meters_of(struct __sk_buff *skb, __u32 loca
 	return bpf_map_lookup_elem(&vnet_meters, &local_id);
 }
 
+VNET_INLINE const struct vnet_settings *vnet_settings(struct __sk_buff *skb)
+{
+	__u32 only = 0;
+
+	return bpf_map_lookup_elem(&vnet_setup, &only);
+}
+
 VNET_INLINE struct vnet_iface *vnet_iface(struct __sk_buff *skb, __u32 ifindex)
 {
 	return bpf_map_lookup_elem(&vnet_ifaces, &ifindex);

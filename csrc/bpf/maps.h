@@ -138,6 +138,13 @@ struct {
 	__type(value, __u32);
 } vnet_peers SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct vnet_settings);
+} vnet_setup SEC(".maps");
+
 /*
  * One table per port, and its max_entries is the port's quota: a flood fills its own. Not
  * preallocated: a thousand ports with the default quota would take 14 GB at once; so memory

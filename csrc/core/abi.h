@@ -65,6 +65,17 @@ _Static_assert(sizeof(struct vnet_port) == 128, "vnet_port");
 _Static_assert(offsetof(struct vnet_port, role) == 32, "vnet_port.role");
 _Static_assert(offsetof(struct vnet_port, port) == 56, "vnet_port.port");
 
+enum vnet_settings_flags { VNET_SETTINGS_STRICT = 1 };
+
+#define VNET_MAX_STATES 16
+
+/* What holds for all ports: one entry, 0. */
+struct vnet_settings {
+	__u64 life_ns[VNET_MAX_STATES]; /* by enum vnet_state: how long each lasts without a frame */
+	__u64 flags;
+};
+_Static_assert(sizeof(struct vnet_settings) == 136, "vnet_settings");
+
 enum vnet_iface_kind { VNET_IFACE_PORT = 1, VNET_IFACE_UPLINK = 2 };
 
 enum vnet_iface_flags { VNET_IFACE_TAGGED = 1 /* no network leaves untagged */ };
@@ -188,13 +199,14 @@ struct vnet_conn_key {
 };
 _Static_assert(sizeof(struct vnet_conn_key) == 40, "vnet_conn_key");
 
+/* Where one end of a TCP connection is; see window.h. */
 struct vnet_window {
 	__u32 end;
 	__u32 max_end;
-	__u32 max_window;
+	__u32 max_ack;
 	__u8 scale;
-	__u8 flags;
-	__u16 reserved;
+	__u8 flags; /* enum vnet_window_flags */
+	__u16 max_window;
 };
 _Static_assert(sizeof(struct vnet_window) == 16, "vnet_window");
 
@@ -215,7 +227,7 @@ struct vnet_conn {
 	__u64 changed_ns; /* creation or last change of state; packets alone are no change */
 	__u32 mark;
 	__u32 zero;
-	struct vnet_window window[2]; /* room for RFC 793 windows */
+	struct vnet_window window[2]; /* TCP, by sender */
 };
 _Static_assert(sizeof(struct vnet_conn) == 104, "vnet_conn");
 _Static_assert(offsetof(struct vnet_conn, created_ns) == 48, "vnet_conn.created_ns");

@@ -41,27 +41,54 @@ enum vnet_conn_flags {
 enum vnet_closing { VNET_FIN = 1, VNET_RST = 4 };
 #define VNET_CLOSING_ALL 15
 
+/* Of one end's window; see window.h. */
+enum vnet_window_flags {
+	VNET_WINDOW_SENT = 1,   /* `end` is known */
+	VNET_WINDOW_ACKED = 2,  /* `max_ack` and `max_end` are */
+	VNET_WINDOW_SCALED = 4, /* its SYN offered a scale, or it is not known */
+	VNET_WINDOW_OLD = 0x30, /* the first two, of numbers that may lie behind by now */
+};
+#define VNET_WINDOW_KNOWN 3
+#define VNET_WINDOW_OLD_SHIFT 4
+#define VNET_SCALE_MAX 14
+
 #define VNET_TCP_FIN 0x01
 #define VNET_TCP_SYN 0x02
 #define VNET_TCP_RST 0x04
 #define VNET_TCP_ACK 0x10
 #define VNET_TCP_OPENING_OR_CLOSING (VNET_TCP_FIN | VNET_TCP_SYN | VNET_TCP_RST | VNET_TCP_ACK)
 
-VNET_INLINE __u64 vnet_state_life(__u8 state)
+/* The combinations that TCP uses; the others are probes and attacks. */
+VNET_INLINE int vnet_tcp_flags_valid(__u8 flags)
 {
-	__u64 seconds;
-
-	switch (state) {
-#define VNET_STATE_CASE(name, text, life, progress)                                                \
-	case VNET_STATE_##name:                                                                    \
-		seconds = life;                                                                    \
-		break;
-		VNET_STATES(VNET_STATE_CASE)
-#undef VNET_STATE_CASE
-	default:
-		seconds = 0;
+	switch (flags & (VNET_TCP_FIN | VNET_TCP_SYN | VNET_TCP_RST | VNET_TCP_ACK)) {
+	case VNET_TCP_SYN:
+	case VNET_TCP_SYN | VNET_TCP_ACK:
+	case VNET_TCP_RST:
+	case VNET_TCP_RST | VNET_TCP_ACK:
+	case VNET_TCP_FIN | VNET_TCP_ACK:
+	case VNET_TCP_ACK:
+		return 1;
 	}
-	return seconds * 1000000000ULL;
+	return 0;
+}
+
+_Static_assert(VNET_STATE_COUNT <= VNET_MAX_STATES, "the settings have no room for the states");
+
+/* How long a connection in this state lasts without a frame. */
+VNET_INLINE __u64 vnet_state_life(const struct vnet_settings *settings, __u8 state)
+{
+	return settings->life_ns[state & (VNET_MAX_STATES - 1)];
+}
+
+/* As VNET_STATES has them. */
+VNET_INLINE void vnet_settings_default(struct vnet_settings *settings)
+{
+	__builtin_memset(settings, 0, sizeof(*settings));
+#define VNET_STATE_LIFE(name, text, seconds, progress)                                             \
+	settings->life_ns[VNET_STATE_##name] = seconds * 1000000000ULL;
+	VNET_STATES(VNET_STATE_LIFE)
+#undef VNET_STATE_LIFE
 }
 
 VNET_INLINE __u8 vnet_state_progress(__u8 state)

@@ -41,13 +41,22 @@ struct vnet_packet {
 	__u16 ethertype;
 	__u16 source_port; /* ICMP echo: the identifier, in both */
 	__u16 destination_port;
+	__u16 window; /* TCP's, as it is in the header */
+	__u32 seq;
+	__u32 ack;
 	__u8 family; /* 4, 6, or 0 when it is not IP */
 	__u8 proto;
 	__u8 fragment; /* enum vnet_fragment_kind */
 	__u8 fragment_proto;
 	__u8 tcp_flags;
-	__u8 type; /* ICMP */
-	__u8 code;
+	union {
+		__u8 type;       /* ICMP */
+		__u8 tcp_header; /* octets */
+	};
+	union {
+		__u8 code;
+		__u8 fit; /* enum vnet_fit: see vnet_window_look() */
+	};
 	__u8 hops; /* IPv6 hop limit */
 };
 
@@ -74,6 +83,11 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "words of frames are s
 VNET_INLINE __u16 vnet_peek16(const __u8 *from)
 {
 	return __builtin_bswap16(vnet_get16(from));
+}
+
+VNET_INLINE __u32 vnet_peek32(const __u8 *from)
+{
+	return __builtin_bswap32(vnet_get32(from));
 }
 
 VNET_INLINE void vnet_peek_address(__u8 *to, const __u8 *from)
@@ -230,7 +244,11 @@ VNET_INLINE void vnet_read_ports(struct vnet_packet *p, const __u8 *header)
 VNET_INLINE __u32 vnet_read_tcp(struct vnet_packet *p, const __u8 *header)
 {
 	vnet_read_ports(p, header);
+	p->seq = vnet_peek32(header + 4);
+	p->ack = vnet_peek32(header + 8);
+	p->tcp_header = header[12] >> 4 << 2;
 	p->tcp_flags = header[13];
+	p->window = vnet_peek16(header + 14);
 	return header[12] >> 4 < 5 ? VNET_REASON_MALFORMED : VNET_REASON_NONE;
 }
 

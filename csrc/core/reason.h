@@ -30,7 +30,8 @@
 	X(OTHER_ADDRESS, "other-address")    /* it would begin a connection with a foreign address */ \
 	X(RATE, "rate")                      /* more than the port's limits let through */         \
 	X(HANDLER, "handler")                /* a rule or a miss of the operator's tables says so */     \
-	X(CONTROLLER_RATE, "controller-rate") /* more for the controller than it takes of the port */
+	X(CONTROLLER_RATE, "controller-rate") /* more for the controller than it takes of the port */ \
+	X(TCP_WINDOW, "tcp-window")          /* TCP sequence numbers are not the connection's */
 
 enum vnet_reason {
 #define VNET_REASON_ENUM(name, text) VNET_REASON_##name,

@@ -40,6 +40,17 @@ _Static_assert(offsetof(struct vnet_conn_record, packets) == 64, "vnet_conn_reco
 #define VNET_REMAINING_MS_MAX (432000ULL * 1000ULL)
 #define VNET_AGE_MS_MAX (1ULL << 43)
 
+static inline __u8 vnet_window_flags_sent(__u8 flags)
+{
+	return (flags | flags >> VNET_WINDOW_OLD_SHIFT) & (VNET_WINDOW_KNOWN | VNET_WINDOW_SCALED);
+}
+
+/* Segments have passed since a record was made: its numbers are those of an earlier time. */
+static inline __u8 vnet_window_flags_old(__u8 flags)
+{
+	return (flags & VNET_WINDOW_SCALED) | (flags & VNET_WINDOW_KNOWN) << VNET_WINDOW_OLD_SHIFT;
+}
+
 static inline void vnet_record_encode(struct vnet_conn_record *record,
 				      const struct vnet_conn_key *key, const struct vnet_conn *conn,
 				      __u64 now)
@@ -65,9 +76,10 @@ static inline void vnet_record_encode(struct vnet_conn_record *record,
 		record->bytes[i] = htole64(conn->bytes[i]);
 		record->window[i].end = htole32(conn->window[i].end);
 		record->window[i].max_end = htole32(conn->window[i].max_end);
-		record->window[i].max_window = htole32(conn->window[i].max_window);
+		record->window[i].max_ack = htole32(conn->window[i].max_ack);
+		record->window[i].max_window = htole16(conn->window[i].max_window);
 		record->window[i].scale = conn->window[i].scale;
-		record->window[i].flags = conn->window[i].flags;
+		record->window[i].flags = vnet_window_flags_sent(conn->window[i].flags);
 	}
 }
 
@@ -95,11 +107,12 @@ static inline const char *vnet_record_check(const struct vnet_conn_record *recor
 
 /* Only after vnet_record_check. The entry's generation is 0: its first frame is re-checked. */
 static inline void vnet_record_decode(const struct vnet_conn_record *record,
+				      const struct vnet_settings *settings,
 				      struct vnet_conn_key *key, struct vnet_conn *conn, __u64 now)
 {
 	__u64 remaining = le64toh(record->remaining_ms);
 	__u64 age = le64toh(record->age_ms);
-	__u64 life = vnet_state_life(record->state);
+	__u64 life = vnet_state_life(settings, record->state);
 
 	memset(key, 0, sizeof(*key));
 	memset(conn, 0, sizeof(*conn));
@@ -125,9 +138,12 @@ static inline void vnet_record_decode(const struct vnet_conn_record *record,
 		conn->bytes[i] = le64toh(record->bytes[i]);
 		conn->window[i].end = le32toh(record->window[i].end);
 		conn->window[i].max_end = le32toh(record->window[i].max_end);
-		conn->window[i].max_window = le32toh(record->window[i].max_window);
+		conn->window[i].max_ack = le32toh(record->window[i].max_ack);
+		conn->window[i].max_window = le16toh(record->window[i].max_window);
 		conn->window[i].scale = record->window[i].scale;
-		conn->window[i].flags = record->window[i].flags;
+		conn->window[i].flags = vnet_window_flags_old(record->window[i].flags);
+		if (conn->window[i].scale > VNET_SCALE_MAX)
+			conn->window[i].scale = VNET_SCALE_MAX;
 	}
 }
 

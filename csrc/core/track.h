@@ -9,6 +9,7 @@
 #include "classify.h"
 #include "parse.h"
 #include "spoof.h"
+#include "window.h"
 
 VNET_INLINE __u32 vnet_policy_id(__u64 word)
 {
@@ -18,21 +19,6 @@ VNET_INLINE __u32 vnet_policy_id(__u64 word)
 VNET_INLINE __u32 vnet_policy_generation(__u64 word)
 {
 	return (__u32)word;
-}
-
-/* The combinations that TCP uses; the others are probes and attacks. */
-VNET_INLINE int vnet_tcp_flags_valid(__u8 flags)
-{
-	switch (flags & (VNET_TCP_FIN | VNET_TCP_SYN | VNET_TCP_RST | VNET_TCP_ACK)) {
-	case VNET_TCP_SYN:
-	case VNET_TCP_SYN | VNET_TCP_ACK:
-	case VNET_TCP_RST:
-	case VNET_TCP_RST | VNET_TCP_ACK:
-	case VNET_TCP_FIN | VNET_TCP_ACK:
-	case VNET_TCP_ACK:
-		return 1;
-	}
-	return 0;
 }
 
 VNET_INLINE void vnet_conn_key_of(struct vnet_conn_key *key, const struct vnet_packet *p,
@@ -63,15 +49,8 @@ VNET_INLINE __u8 vnet_tcp_next(struct vnet_conn *conn, __u8 flags, __u8 directio
 		conn->closing |= VNET_RST << direction;
 		return VNET_STATE_CLOSE;
 	}
-	if (state == VNET_STATE_CLOSE) {
-		/* Whoever goes on has not sent that reset: it was forged, or out of window. */
-		if (!(flags & VNET_TCP_SYN) && conn->closing & VNET_RST << direction &&
-		    conn->flags & VNET_CONN_ASSURED) {
-			conn->closing &= ~(VNET_RST << direction);
-			return conn->closing ? VNET_STATE_FIN_WAIT : VNET_STATE_ESTABLISHED;
-		}
+	if (state == VNET_STATE_CLOSE)
 		return state;
-	}
 	if (flags & VNET_TCP_SYN)
 		return state == VNET_STATE_SYN_SENT && reply ? VNET_STATE_SYN_RECEIVED : state;
 	if (flags & VNET_TCP_FIN) {
@@ -89,47 +68,65 @@ VNET_INLINE __u8 vnet_tcp_next(struct vnet_conn *conn, __u8 flags, __u8 directio
 	return state;
 }
 
-/* A frame of a connection: its life and its counts. */
-VNET_INLINE void vnet_conn_touch(struct vnet_ctx *ctx, struct vnet_conn *conn, __u8 direction,
-				 __u64 now)
+/* A frame of a connection: its counts. */
+VNET_INLINE void vnet_conn_count(struct vnet_ctx *ctx, struct vnet_conn *conn, __u8 direction)
 {
-	conn->expires_ns = now + vnet_state_life(conn->state);
 	vnet_count(&conn->packets[direction & 1], 1);
 	vnet_count(&conn->bytes[direction & 1], vnet_length(ctx));
 }
 
-/* The same, and its state. */
-VNET_INLINE void vnet_conn_advance(struct vnet_ctx *ctx, struct vnet_conn *conn,
-				   const struct vnet_packet *p, __u8 direction, __u64 now)
+/*
+ * A frame of a connection: its state, its life, its counts. A segment whose numbers are not the
+ * connection's changes neither state nor life; whether it goes on is a setting.
+ */
+VNET_INLINE __u32 vnet_conn_advance(struct vnet_ctx *ctx, struct vnet_conn *conn,
+				    const struct vnet_packet *p, __u8 direction, __u64 now)
 {
 	__u8 state = conn->state, flags = conn->flags, closing = conn->closing;
+	const struct vnet_settings *settings = vnet_settings(ctx);
 
+	if (!settings)
+		return VNET_REASON_NONE;
+	if (p->proto == VNET_TCP) {
+		if (p->fit == VNET_FIT_OUT && settings->flags & VNET_SETTINGS_STRICT)
+			return VNET_REASON_TCP_WINDOW;
+		if (p->fit != VNET_FIT_IN) {
+			vnet_conn_count(ctx, conn, direction);
+			return VNET_REASON_NONE;
+		}
+	}
 	if (direction != vnet_conn_origin(conn))
 		flags |= VNET_CONN_REPLIED;
 	if (p->proto != VNET_TCP)
 		state = flags & VNET_CONN_REPLIED ? VNET_STATE_REPLIED : VNET_STATE_UNREPLIED;
-	else if (p->fragment != VNET_LATER)
+	else
 		state = vnet_tcp_next(conn, p->tcp_flags, direction);
 	if (flags & VNET_CONN_REPLIED &&
 	    (state == VNET_STATE_ESTABLISHED || state == VNET_STATE_REPLIED))
 		flags |= VNET_CONN_ASSURED;
+	conn->expires_ns = now + vnet_state_life(settings, state);
 	if (state != conn->state || flags != conn->flags || closing != conn->closing) {
 		conn->state = state;
 		conn->flags = flags;
 		conn->changed_ns = now;
 	}
-	vnet_conn_touch(ctx, conn, direction, now);
+	vnet_conn_count(ctx, conn, direction);
+	return VNET_REASON_NONE;
 }
 
 VNET_INLINE __u32 vnet_conn_create(struct vnet_ctx *ctx, const struct vnet_port *port,
 				   const struct vnet_conn_key *key, const struct vnet_packet *p,
 				   __u8 direction, __u32 generation, __u64 now)
 {
+	const struct vnet_settings *settings = vnet_settings(ctx);
 	struct vnet_conn *conn = vnet_conn_draft(ctx);
 
-	if (!conn)
+	if (!conn || !settings)
 		return VNET_REASON_QUOTA;
-	__builtin_memset(conn, 0, sizeof(*conn));
+	/* The windows are TCP's, and there already: see vnet_window_look(). */
+	__builtin_memset(conn, 0, offsetof(struct vnet_conn, window));
+	if (p->proto != VNET_TCP)
+		__builtin_memset(conn->window, 0, sizeof(conn->window));
 	conn->generation = generation;
 	conn->flags = direction == VNET_EGRESS ? VNET_CONN_EGRESS : 0;
 	conn->created_ns = now;
@@ -139,7 +136,7 @@ VNET_INLINE __u32 vnet_conn_create(struct vnet_ctx *ctx, const struct vnet_port 
 	else
 		conn->state = p->tcp_flags & VNET_TCP_SYN ? VNET_STATE_SYN_SENT
 							  : VNET_STATE_ESTABLISHED;
-	conn->expires_ns = now + vnet_state_life(conn->state);
+	conn->expires_ns = now + vnet_state_life(settings, conn->state);
 	conn->packets[direction & 1] = 1;
 	conn->bytes[direction & 1] = vnet_length(ctx);
 	if (!vnet_conn_add(ctx, port->local_id, key, conn))
@@ -326,10 +323,8 @@ VNET_INLINE __u32 vnet_track_whole(struct vnet_ctx *ctx, const struct vnet_port 
 		crossed = conn && vnet_is_crossed(p, conn, direction);
 		if (crossed)
 			conn = NULL;
-		if (conn && conn->generation == vnet_policy_generation(word)) {
-			vnet_conn_advance(ctx, conn, p, direction, now);
-			return VNET_REASON_NONE;
-		}
+		if (conn && conn->generation == vnet_policy_generation(word))
+			return vnet_conn_advance(ctx, conn, p, direction, now);
 	} else {
 		conn = NULL;
 	}
@@ -343,10 +338,8 @@ VNET_INLINE __u32 vnet_track_whole(struct vnet_ctx *ctx, const struct vnet_port 
 		return direction == VNET_EGRESS ? VNET_REASON_DHCP_SERVER : VNET_REASON_NONE;
 	if (direction == VNET_EGRESS && vnet_is_dhcp_request(p))
 		return VNET_REASON_NONE;
-	if (conn && vnet_conn_refresh(ctx, port, &key, conn, word)) {
-		vnet_conn_advance(ctx, conn, p, direction, now);
-		return VNET_REASON_NONE;
-	}
+	if (conn && vnet_conn_refresh(ctx, port, &key, conn, word))
+		return vnet_conn_advance(ctx, conn, p, direction, now);
 	if (!vnet_makes_connection(p) || vnet_is_echo_reply(p) || crossed)
 		return vnet_track_stateless(ctx, port, p, direction, word);
 	return vnet_conn_begin(ctx, port, &key, p, direction, word, now);
@@ -378,6 +371,8 @@ VNET_INLINE int vnet_fragment_recall(struct vnet_ctx *ctx, const struct vnet_por
 	p->proto = first->proto;
 	p->type = first->type;
 	p->code = first->code;
+	if (p->proto == VNET_TCP)
+		p->fit = VNET_FIT_ASIDE; /* it has no number */
 	return 1;
 }
 
@@ -444,22 +439,27 @@ VNET_INLINE __u32 vnet_track(struct vnet_ctx *ctx, const struct vnet_port *port,
 			     struct vnet_packet *p, __u8 direction)
 {
 	__u64 word = *(const volatile __u64 *)&port->policy;
+	const struct vnet_settings *settings = vnet_settings(ctx);
 	struct vnet_conn_key key;
 	struct vnet_conn *conn;
 	__u64 now;
 
-	if (!vnet_policy_id(word) || p->fragment || vnet_is_icmp(p) || vnet_is_group(p))
+	if (!settings || !vnet_policy_id(word) || p->fragment == VNET_LATER || vnet_is_icmp(p) ||
+	    vnet_is_group(p))
 		return vnet_track_changes(ctx, p, port->local_id, direction);
 	vnet_conn_key_of(&key, p, direction);
 	conn = vnet_conn_find(ctx, port->local_id, &key);
-	if (!conn || conn->generation != vnet_policy_generation(word) ||
-	    !vnet_conn_is_steady(conn, p, direction))
-		return vnet_track_changes(ctx, p, port->local_id, direction);
 	now = vnet_now(ctx);
-	if (conn->expires_ns <= now)
-		return vnet_track_changes(ctx, p, port->local_id, direction);
-	vnet_conn_touch(ctx, conn, direction, now);
-	return VNET_REASON_NONE;
+	if (conn && conn->generation == vnet_policy_generation(word) && !p->fragment &&
+	    conn->expires_ns > now && vnet_conn_is_steady(conn, p, direction) &&
+	    (p->proto != VNET_TCP || vnet_window_steady(conn, p, direction))) {
+		conn->expires_ns = now + vnet_state_life(settings, conn->state);
+		vnet_conn_count(ctx, conn, direction);
+		return VNET_REASON_NONE;
+	}
+	if (p->proto == VNET_TCP)
+		p->fit = vnet_window_look(ctx, conn, p, direction);
+	return vnet_track_changes(ctx, p, port->local_id, direction);
 }
 
 #endif

@@ -36,6 +36,10 @@ int vnet_kernel_table_put(struct vnet_kernel *kernel, unsigned int table, const 
 			  const void *value);
 void vnet_kernel_table_remove(struct vnet_kernel *kernel, unsigned int table, const void *keys,
 			      __u32 count);
+/* A datapath that has none yet gets the defaults: programs never see a life of 0. */
+int vnet_kernel_settings_get(struct vnet_kernel *kernel, struct vnet_settings *settings);
+int vnet_kernel_settings_put(struct vnet_kernel *kernel, const struct vnet_settings *settings);
+
 int vnet_kernel_counters(struct vnet_kernel *kernel, __u32 local_id, struct vnet_counters *sum);
 
 int vnet_kernel_has_conns(const struct vnet_kernel *kernel, __u32 local_id);

@@ -64,11 +64,33 @@ out:
 
 int vnet_kernel_mirror(struct vnet_kernel *kernel, struct vnet_datapath *mirror)
 {
-	int error = 0;
+	int error = vnet_kernel_settings_get(kernel, &mirror->settings);
 
 	for (unsigned int table = 0; !error && table < VNET_TABLE_COUNT; table++)
 		error = mirror_table(kernel, &mirror->table[table], table);
 	return error;
+}
+
+int vnet_kernel_settings_put(struct vnet_kernel *kernel, const struct vnet_settings *settings)
+{
+	__u32 only = 0;
+
+	return bpf_map_update_elem(bpf_map__fd(kernel->skeleton->maps.vnet_setup), &only, settings,
+				   BPF_ANY)
+		       ? -errno
+		       : 0;
+}
+
+int vnet_kernel_settings_get(struct vnet_kernel *kernel, struct vnet_settings *settings)
+{
+	__u32 only = 0;
+
+	if (bpf_map_lookup_elem(bpf_map__fd(kernel->skeleton->maps.vnet_setup), &only, settings))
+		return -errno;
+	if (settings->life_ns[VNET_STATE_ESTABLISHED])
+		return 0;
+	vnet_settings_default(settings);
+	return vnet_kernel_settings_put(kernel, settings);
 }
 
 static int each_cpu(const struct vnet_kernel *kernel, __u32 local_id, struct vnet_counters **values)

@@ -203,6 +203,48 @@ static PyObject *object_counters(struct vnet_object *self, PyObject *args)
 	return result;
 }
 
+static PyObject *object_settings_get(struct vnet_object *self, PyObject *unused)
+{
+	PyObject *bytes;
+
+	(void)unused;
+	if (vnet_object_lock(self))
+		return NULL;
+	bytes = PyBytes_FromStringAndSize((const char *)&self->datapath.settings,
+					  sizeof(struct vnet_settings));
+	vnet_object_unlock(self);
+	return bytes;
+}
+
+static PyObject *object_settings_put(struct vnet_object *self, PyObject *args)
+{
+	struct vnet_settings settings;
+	Py_buffer bytes;
+	int error = 0;
+
+	if (!PyArg_ParseTuple(args, "y*:settings_put", &bytes))
+		return NULL;
+	if (bytes.len != sizeof(settings)) {
+		PyBuffer_Release(&bytes);
+		return PyErr_Format(PyExc_ValueError, "settings have %zu bytes", sizeof(settings));
+	}
+	memcpy(&settings, bytes.buf, sizeof(settings));
+	PyBuffer_Release(&bytes);
+	for (int state = VNET_STATE_NONE + 1; state < VNET_STATE_COUNT; state++)
+		if (!settings.life_ns[state])
+			return PyErr_Format(PyExc_ValueError, "state %d lasts 0 ns", state);
+	if (vnet_object_lock(self))
+		return NULL;
+	if (self->kernel)
+		error = vnet_kernel_settings_put(self->kernel, &settings);
+	if (!error)
+		self->datapath.settings = settings;
+	vnet_object_unlock(self);
+	if (error)
+		return vnet_raise_errno("settings", error);
+	Py_RETURN_NONE;
+}
+
 static PyObject *object_now(struct vnet_object *self, PyObject *unused)
 {
 	(void)unused;
@@ -243,6 +285,8 @@ static PyMethodDef shared_methods[] = {
 	METHOD("handlers_left", vnet_object_handlers_left, METH_NOARGS),
 	METHOD("packet_fd", vnet_object_packet_fd, METH_NOARGS),
 	METHOD("packet_read", vnet_object_packet_read, METH_NOARGS),
+	METHOD("settings_get", object_settings_get, METH_NOARGS),
+	METHOD("settings_put", object_settings_put, METH_VARARGS),
 	METHOD("now", object_now, METH_NOARGS),
 	{NULL, NULL, 0, NULL},
 };

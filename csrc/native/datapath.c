@@ -44,6 +44,7 @@ static int init_tables(struct vnet_datapath *datapath)
 int vnet_datapath_init(struct vnet_datapath *datapath, __u32 max_ports, struct vnet_port *ports)
 {
 	memset(datapath, 0, sizeof(*datapath));
+	vnet_settings_default(&datapath->settings);
 	datapath->max_ports = max_ports;
 	datapath->owns_ports = !ports;
 	datapath->ports = ports ? ports : calloc(max_ports, sizeof(*ports));

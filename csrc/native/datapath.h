@@ -55,6 +55,7 @@ struct vnet_datapath {
 	__u32 max_ports;
 	int owns_ports;
 	struct vnet_port *ports; /* max_ports of them */
+	struct vnet_settings settings;
 	struct vnet_table table[VNET_TABLE_COUNT];
 	struct vnet_table *conns; /* by local id; unused ones have no buckets */
 	struct vnet_table *fragments;

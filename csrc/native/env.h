@@ -93,6 +93,11 @@ static inline struct vnet_meters *vnet_meters_of(struct vnet_ctx *ctx, __u32 loc
 	return ctx->trace ? NULL : vnet_table_get(VNET_ENV_TABLE(ctx, METERS), &local_id);
 }
 
+static inline const struct vnet_settings *vnet_settings(struct vnet_ctx *ctx)
+{
+	return &ctx->datapath->settings;
+}
+
 static inline struct vnet_iface *vnet_iface(struct vnet_ctx *ctx, __u32 ifindex)
 {
 	if (ctx->trace)

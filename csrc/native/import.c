@@ -10,7 +10,7 @@ int vnet_import_judge(struct vnet_datapath *datapath, __u32 local_id,
 	struct vnet_port *port = &datapath->ports[local_id];
 	struct vnet_ctx ctx = {.datapath = datapath, .now = now};
 
-	vnet_record_decode(record, key, conn, now);
+	vnet_record_decode(record, &datapath->settings, key, conn, now);
 	if (conn->expires_ns <= now) {
 		import->refused_expired++;
 		return 0;
@@ -49,6 +49,9 @@ int vnet_import_merge(const struct vnet_port *port, const struct vnet_conn *have
 		conn->expires_ns = have->expires_ns;
 	conn->flags |= have->flags & (VNET_CONN_REPLIED | VNET_CONN_ASSURED);
 	conn->closing |= have->closing;
+	/* What was learnt here is newer. */
+	if ((have->window[0].flags | have->window[1].flags) & VNET_WINDOW_KNOWN)
+		memcpy(conn->window, have->window, sizeof(conn->window));
 	return 1;
 }
 

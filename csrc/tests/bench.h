@@ -101,6 +101,7 @@ static inline void bench_init(struct vnet_datapath *datapath)
 }
 
 struct bench_count {
+	const struct vnet_settings *settings;
 	__u64 now;
 	__u32 entries;
 };
@@ -117,8 +118,9 @@ static inline int bench_walk_entry(const void *key, void *value, void *arg)
 	CHECK(conn->state > VNET_STATE_NONE && conn->state < VNET_STATE_COUNT);
 	CHECK((conn->state < VNET_STATE_UNREPLIED) == (conn_key->proto == 6));
 	CHECK(!(conn->flags & ~VNET_CONN_FLAGS_ALL) && !(conn->closing & ~VNET_CLOSING_ALL));
-	CHECK(conn->expires_ns <= count->now + vnet_state_life(conn->state));
+	CHECK(conn->expires_ns <= count->now + vnet_state_life(count->settings, conn->state));
 	CHECK(conn->changed_ns <= count->now);
+	CHECK(conn->window[0].scale <= VNET_SCALE_MAX && conn->window[1].scale <= VNET_SCALE_MAX);
 	count->entries++;
 	return 0;
 }
@@ -127,7 +129,7 @@ static inline int bench_walk_entry(const void *key, void *value, void *arg)
 static inline void bench_walk(struct vnet_datapath *datapath, __u64 now)
 {
 	struct vnet_table *conns = &datapath->conns[BENCH_PORT];
-	struct bench_count count = {.now = now};
+	struct bench_count count = {.settings = &datapath->settings, .now = now};
 
 	vnet_table_visit(conns, bench_walk_entry, &count);
 	CHECK(count.entries == conns->count && count.entries <= BENCH_QUOTA);

@@ -119,22 +119,28 @@ static void test_records_round_trip(void)
 		.created_ns = NOW - 9 * SECOND,
 		.changed_ns = NOW - SECOND,
 		.mark = 8,
-		.window = {{1, 2, 3, 4, 5, 0}, {6, 7, 8, 9, 10, 0}},
+		.window = {{1, 2, 3, 4, 5, 6}, {7, 8, 9, 10, 3, 12}},
 	};
 	struct vnet_conn_record record, again;
+	struct vnet_settings settings;
 	struct vnet_conn_key other_key;
 	struct vnet_conn other;
 
+	vnet_settings_default(&settings);
 	memcpy(key.local, bench_vm4, 16);
 	memcpy(key.remote, bench_vm4, 16);
 	vnet_record_encode(&record, &key, &conn, NOW);
 	CHECK(!vnet_record_check(&record));
 	/* On a host that has been up for one second only. */
-	vnet_record_decode(&record, &other_key, &other, SECOND);
+	vnet_record_decode(&record, &settings, &other_key, &other, SECOND);
 	CHECK(!memcmp(&key, &other_key, sizeof(key)));
 	CHECK(other.generation == 0 && other.expires_ns == 51 * SECOND && other.mark == 8);
 	vnet_record_encode(&again, &other_key, &other, SECOND);
 	CHECK(!memcmp(&record, &again, sizeof(record)));
+	CHECK(other.window[1].flags == 0x30 && other.window[1].max_ack == 9);
+	record.window[0].scale = record.window[0].flags = 0xff;
+	vnet_record_decode(&record, &settings, &other_key, &other, SECOND);
+	CHECK(other.window[0].scale == VNET_SCALE_MAX && other.window[0].flags == 0x34);
 }
 
 static void test_hostile_times_do_not_wrap(void)
@@ -142,12 +148,14 @@ static void test_hostile_times_do_not_wrap(void)
 	struct vnet_conn_record record = {
 		.version = htole16(VNET_RECORD_VERSION), .proto = 17, .family = 6,
 		.state = VNET_STATE_REPLIED, .remaining_ms = ~0ULL, .age_ms = ~0ULL};
+	struct vnet_settings settings;
 	struct vnet_conn_key key;
 	struct vnet_conn conn;
 
+	vnet_settings_default(&settings);
 	CHECK(!vnet_record_check(&record));
-	vnet_record_decode(&record, &key, &conn, NOW);
-	CHECK(conn.expires_ns == NOW + vnet_state_life(VNET_STATE_REPLIED));
+	vnet_record_decode(&record, &settings, &key, &conn, NOW);
+	CHECK(conn.expires_ns == NOW + vnet_state_life(&settings, VNET_STATE_REPLIED));
 }
 
 /* Frames of every length through a ring that they fill, and that goes round. */

@@ -10,6 +10,8 @@ from datapath_bench import OUT_ALL, PEER4, VM, VM4, VM6, policy
 from datapath_world import ip, private
 from frame_strategies import packets, policies
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from segment_strategies import conversations
 from twin import EGRESS
 
 from vnet_agent.datapath import _flowcache as c
@@ -123,6 +125,67 @@ def test_datapath_kernel_and_native_agree(bpffs: str) -> None:
     assert frames_seen > 300
     assert len(kernel.counters(PORT).drops) > 8
     kernel.destroy()
+
+
+def windows(driver: FlowcacheDriver) -> list[bytes]:
+    """The records' last 32 bytes; at most one connection is there."""
+    return [data[-32:] for data in driver.export(PORT) if data]
+
+
+@private
+def test_datapath_kernel_and_native_agree_on_windows(bpffs: str) -> None:
+    tap, uplink = interfaces()
+    kernel = EbpfDriver(pin_dir=os.path.join(bpffs, "vnet"), max_ports=4)
+    native = MemoryDriver(max_ports=4)
+    for driver in (kernel, native):
+        set_up(driver, tap, uplink)
+
+    @settings(
+        max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    @given(sequence=conversations(), strict=st.booleans())
+    def compare(sequence: list, strict: bool) -> None:
+        for driver in (kernel, native):
+            driver.flush(PORT, generation=1)
+            data = layout.pack(
+                "settings",
+                life_ns=layout.raw("settings", "life_ns", driver._c.settings_get()),
+                flags=c.SETTINGS_STRICT * strict,
+            )
+            driver._c.settings_put(data)
+        for direction, frame in sequence:
+            if direction == "sleep":
+                continue
+            hook = c.FROM_PORT if direction is EGRESS else c.TO_PORT
+            action, _, _ = native.native.process(hook, tap, frame)
+            assert kernel.kernel.test_run(hook, tap, frame)[0] == TC[action], frame.hex()
+            assert kernel.counters(PORT).drops == native.counters(PORT).drops, frame.hex()
+            assert seen(kernel) == seen(native)
+            assert windows(kernel) == windows(native), frame.hex()
+
+    compare()
+    assert kernel.counters(PORT).drops["tcp-window"] > 10
+    kernel.destroy()
+
+
+@private
+def test_datapath_settings_outlive_the_agent_until_it_has_others(bpffs: str) -> None:
+    tap, uplink = interfaces()
+    pin_dir = os.path.join(bpffs, "vnet")
+    first = EbpfDriver(pin_dir=pin_dir, max_ports=4)
+    set_up(first, tap, uplink)
+    short = layout.pack("settings", life_ns=(7 * 10**9).to_bytes(8, "little") * 16)
+    first.kernel.settings_put(short)
+    fill(first, tap, 1)
+    assert 6_000 < first.connections(PORT)[0].remaining_ms <= 7_000
+    first.close()
+    raw = c.Kernel(pin_dir, 4)
+    assert raw.settings_get() == short
+    raw.close()
+    second = EbpfDriver(pin_dir=pin_dir, max_ports=4)
+    second.open()
+    assert second.kernel.settings_get() != short
+    second.destroy()
 
 
 def fill(driver: FlowcacheDriver, tap: int, count: int) -> None:

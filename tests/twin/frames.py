@@ -76,8 +76,37 @@ def fragment6(proto: int, ident: int, offset: int, more: bool, payload: bytes) -
     return struct.pack(">BBHI", proto, 0, offset << 3 | more, ident) + payload
 
 
-def tcp(source: int, destination: int, flags: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">HHIIBBHHH", source, destination, 1, 1, 0x50, flags, 9, 0, 0) + payload
+def tcp(
+    source: int,
+    destination: int,
+    flags: int,
+    payload: bytes = b"",
+    *,
+    seq: int = 1,
+    ack: int = 1,
+    window: int = 9,
+    options: bytes = b"",
+) -> bytes:
+    """`options` are filled up to whole words."""
+    options += bytes(-len(options) % 4)
+    head = struct.pack(
+        ">HHIIBBHHH",
+        source,
+        destination,
+        seq % (1 << 32),
+        ack % (1 << 32),
+        (20 + len(options)) << 2,
+        flags,
+        window,
+        0,
+        0,
+    )
+    return head + options + payload
+
+
+def window_scale(shift: int) -> bytes:
+    """The TCP option."""
+    return bytes([3, 3, shift])
 
 
 def udp(source: int, destination: int, payload: bytes = b"") -> bytes:

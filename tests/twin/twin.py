@@ -8,6 +8,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import Any
 
+import twin_window
 from twin_parse import Packet, Refused, parse_ip
 
 from vnet_agent.model.policy import Direction, Established, Policy, Rule
@@ -43,7 +44,7 @@ class Conn:
     replied: bool = False
     assured: bool = False
     fins: set[Direction] = field(default_factory=set)
-    resets: set[Direction] = field(default_factory=set)
+    windows: twin_window.Windows = field(default_factory=twin_window.Windows)
     packets: dict[Direction, int] = field(default_factory=lambda: {INGRESS: 0, EGRESS: 0})
 
 
@@ -54,9 +55,14 @@ class Twin:
         addresses: tuple[str, ...],
         policy: Policy,
         members: dict[str, list[str]] | None = None,
+        *,
+        strict: bool = False,
+        life: dict[str, int] = LIFE,
     ) -> None:
         self.members = members or {}
         self.open = False
+        self.strict = strict
+        self.life = life
         self.mac = bytes.fromhex(mac.replace(":", ""))
         self.addresses = {ipaddress.ip_address(item) for item in addresses}
         self.policy = policy
@@ -339,23 +345,32 @@ class Twin:
             state = "established"
         else:
             raise Refused("no-connection")
-        conn = Conn(direction, state, self.policy, now + LIFE[state] * SECOND)
+        conn = Conn(direction, state, self.policy, now + self.life[state] * SECOND)
         conn.packets[direction] = 1
+        if packet.proto == 6:
+            twin_window.begin(conn.windows, packet, direction)
         self.conns[key] = conn
         return None
 
     def _ending(self, key: tuple, direction: Direction) -> None:
         """A last segment of something forgotten: harmless where its direction is allowed."""
 
-    @staticmethod
-    def _advance(conn: Conn, direction: Direction, packet: Packet, now: int) -> None:
+    def _advance(self, conn: Conn, direction: Direction, packet: Packet, now: int) -> None:
+        if packet.proto == 6:
+            later = packet.kind == "later"
+            fit = "aside" if later else twin_window.judge(conn, packet, direction)
+            if fit == "out" and self.strict:
+                raise Refused("tcp-window")
+            if fit != "in":
+                conn.packets[direction] += 1
+                return
         conn.replied |= direction is not conn.origin
         if packet.proto != 6:
             conn.state = "replied" if conn.replied else "unreplied"
-        elif packet.kind != "later":
+        else:
             conn.state = next_state(conn, packet.flags, direction)
         conn.assured |= conn.replied and conn.state in ("established", "replied")
-        conn.expires = now + LIFE[conn.state] * SECOND
+        conn.expires = now + self.life[conn.state] * SECOND
         conn.packets[direction] += 1
 
     def _quoted(self, direction: Direction, packet: Packet) -> tuple | None:
@@ -390,14 +405,8 @@ class Twin:
 def next_state(conn: Conn, flags: int, direction: Direction) -> str:
     """RFC 793 as a table of what each kind of segment does to each state."""
     state, reply = conn.state, direction is not conn.origin
-    if flags & RST:
-        conn.resets.add(direction)
+    if flags & RST or state == "close":
         return "close"
-    if state == "close":
-        if flags & SYN or direction not in conn.resets or not conn.assured:
-            return state
-        conn.resets.discard(direction)
-        return "fin-wait" if conn.fins or conn.resets else "established"
     if flags & SYN:
         return "syn-received" if state == "syn-sent" and reply else state
     if flags & FIN:

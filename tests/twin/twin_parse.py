@@ -31,6 +31,11 @@ class Packet:
     flags: int = 0
     type: int = 0
     code: int = 0
+    seq: int = 0
+    ack: int = 0
+    window: int = 0
+    payload: int = 0  # octets of TCP
+    options: bytes = b""  # of TCP
 
     @property
     def icmp(self) -> bool:
@@ -116,6 +121,11 @@ def _transport(packet: Packet) -> None:
     if packet.proto == 6:
         _need(len(body) >= 20 and body[12] >> 4 >= 5)
         packet.flags = body[13]
+        packet.seq, packet.ack = struct.unpack(">II", body[4:12])
+        packet.window = int.from_bytes(body[14:16], "big")
+        header = (body[12] >> 4) * 4
+        packet.payload = max(len(body) - header, 0)
+        packet.options = body[20:header]
     elif packet.proto in (17, 33, 132, 136) or packet.icmp:
         _need(len(body) >= 8)
     else:

@@ -46,6 +46,7 @@ CONN_IMPORTED: int
 FLOW_FRESH: int
 FLOW_STALE: int
 MAX_OUT: int
+SETTINGS_STRICT: int
 MAX_PAGE: int
 TABLE_IFACES: int
 TABLE_UPLINKS: int
@@ -162,6 +163,11 @@ class Datapath:
 
     def packet_read(self) -> bytes:
         """Struct `packet_in`, each followed by its bytes of the frame; b"" for none."""
+    def settings_get(self) -> bytes:
+        """A struct `settings`."""
+
+    def settings_put(self, settings: bytes, /) -> None:
+        """ValueError when a state would last no time."""
 
     def now(self) -> int: ...
 

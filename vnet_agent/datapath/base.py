@@ -172,6 +172,11 @@ class Driver(abc.ABC):
         """Let go of it; frames keep flowing."""
 
     @abc.abstractmethod
+    def configure(self) -> None:
+        """Take over what may change of the configuration while frames flow: time-outs and
+        strictness. `open` does it too. Each connection's next frame counts by it."""
+
+    @abc.abstractmethod
     def destroy(self) -> None:
         """Take everything away: detach programs, unpin maps."""
 

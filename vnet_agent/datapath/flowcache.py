@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import ParamSpec, TypeVar
 
+from oslo_config import cfg
+
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout, sight
 from vnet_agent.datapath.base import (
@@ -31,6 +33,7 @@ from vnet_agent.datapath.policies import PolicyTable
 from vnet_agent.datapath.records import decode_records
 from vnet_agent.datapath.ring import RingCapture, clear_leftovers
 from vnet_agent.datapath.segments import Segments
+from vnet_agent.datapath.settings import pack_settings, read_lives
 from vnet_agent.datapath.topology import Topology
 from vnet_agent.exceptions import DatapathError, RecordError, StaleGeneration, UnknownPort
 from vnet_agent.model.handler import Miss
@@ -64,8 +67,11 @@ class FlowcacheDriver(Driver):
     #: Whether ports are told of known neighbours; see `[datapath] answer_neighbours`.
     _answers = False
 
-    def __init__(self, max_ports: int, *, packet_rate: int = 100) -> None:
+    def __init__(
+        self, max_ports: int, conf: cfg.ConfigOpts | None = None, *, packet_rate: int = 100
+    ) -> None:
         self._max_ports = max_ports
+        self._conf = conf
         self._packet_rate = packet_rate
         self._lock = threading.RLock()
         self._handle: c.Datapath | None = None
@@ -92,6 +98,11 @@ class FlowcacheDriver(Driver):
         self._meters = MeterTable(handle, handle.ports())
         self._last_id = max(self._ids.values(), default=0)
         self._handlers = HandlerTables(handle, rate=self._packet_rate)
+        self.configure()
+
+    def configure(self) -> None:
+        with self._lock:
+            guarded("configure", self._c.settings_put, pack_settings(self._conf))
 
     def _attach_interface(self, ifindex: int, *, uplink: bool) -> None:
         """Run the programs on the interface."""
@@ -329,7 +340,7 @@ class FlowcacheDriver(Driver):
         wanted = sight.pack_filter(match)
         position, skip = sight.read_cursor(cursor)
         found = guarded(f"flows {port}", self._c.flows, local_id, position, skip, limit, wanted)
-        return sight.decode_page(port, *found)
+        return sight.decode_page(port, *found, lives=read_lives(self._c.settings_get()))
 
     def trace(self, port: str, frame: bytes, *, egress: bool) -> Run:
         with self._lock:
@@ -344,6 +355,7 @@ class FlowcacheDriver(Driver):
         return sight.decode_run(
             port,
             raw,
+            lives=read_lives(self._c.settings_get()),
             egress=egress,
             role=role,
             exits=exits,

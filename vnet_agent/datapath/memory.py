@@ -27,6 +27,7 @@ class MemoryDriver(FlowcacheDriver):
     ) -> None:
         super().__init__(
             conf.datapath.max_ports if conf is not None else max_ports,
+            conf,
             packet_rate=conf.packets.rate if conf is not None else packet_rate,
         )
         self._answers = conf.datapath.answer_neighbours if conf is not None else answers

@@ -100,7 +100,14 @@ def _read_state(text: str) -> int:
 
 
 def decode_page(
-    port: str, entries: bytes, position: int, skip: int, generation: int, now: int
+    port: str,
+    entries: bytes,
+    position: int,
+    skip: int,
+    generation: int,
+    now: int,
+    *,
+    lives: tuple[int, ...],
 ) -> FlowPage:
     flows = [
         decode_flow(
@@ -109,14 +116,18 @@ def decode_page(
             entries[start + _CONN_AT : start + _FLOW_SIZE],
             generation=generation,
             now=now,
+            lives=lives,
         )
         for start in range(0, len(entries), _FLOW_SIZE)
     ]
     return FlowPage(flows=flows, cursor=None if position < 0 else f"{position}.{skip}")
 
 
-def decode_flow(port: str, key: bytes, conn: bytes, *, generation: int, now: int) -> Flow:
-    """From a struct conn_key and a struct conn; `generation` is the port's."""
+def decode_flow(
+    port: str, key: bytes, conn: bytes, *, generation: int, now: int, lives: tuple[int, ...]
+) -> Flow:
+    """From a struct conn_key and a struct conn; `generation` is the port's, `lives` the seconds
+    that each state lasts."""
     local, remote, local_port, remote_port, proto = _KEY.unpack_from(key)
     expires, packets_in, packets_out, bytes_in, bytes_out, made, state, flags = _CONN.unpack_from(
         conn
@@ -141,7 +152,7 @@ def decode_flow(port: str, key: bytes, conn: bytes, *, generation: int, now: int
         verdict="allow",
         generation=made,
         fresh=made == generation,
-        idle_ms=max(c.STATE_SECONDS[state] * 1000 - remaining // 1_000_000, 0),
+        idle_ms=max(lives[state] * 1000 - remaining // 1_000_000, 0),
     )
 
 
@@ -159,6 +170,7 @@ def decode_run(
     port: str,
     raw: dict[str, Any],
     *,
+    lives: tuple[int, ...],
     egress: bool,
     role: Role,
     exits: tuple[Exit, ...],
@@ -172,7 +184,14 @@ def decode_run(
         raw["before"] is not None
         and layout.number("conn", "expires_ns", raw["before"]) > raw["now"]
     ):
-        entry = decode_flow(port, raw["key"], raw["before"], generation=generation, now=raw["now"])
+        entry = decode_flow(
+            port,
+            raw["key"],
+            raw["before"],
+            generation=generation,
+            now=raw["now"],
+            lives=lives,
+        )
     reason = None if raw["action"] != c.DROP else c.REASONS[raw["reason"]]
     return Run(
         verdict=name_verdict(raw["action"], egress=egress),
