@@ -21,7 +21,7 @@ class PortList(ListCommand):
 
 
 class PortShow(ShowCommand):
-    """Show a port with its counters and the policy that holds for it."""
+    """Show a port with its counters, and the policy and limits that hold for it."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -31,4 +31,10 @@ class PortShow(ShowCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         shown = self.client.get("ports", parsed_args.port)
         counters = shown.pop("counters") or {"drops": {}}
-        return show_fields(shown | counters)
+        limits = [_only_said(limit) for limit in shown["policy"].pop("limits", ())]
+        return show_fields(shown | {"limits": limits} | counters)
+
+
+def _only_said(limit: dict[str, Any]) -> dict[str, Any]:
+    """Without what is not limited."""
+    return {name: value for name, value in limit.items() if value is not None}
