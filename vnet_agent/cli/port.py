@@ -31,10 +31,5 @@ class PortShow(ShowCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         shown = self.client.get("ports", parsed_args.port)
         counters = shown.pop("counters") or {"drops": {}}
-        limits = [_only_said(limit) for limit in shown["policy"].pop("limits", ())]
+        limits = shown["policy"].pop("limits")
         return show_fields(shown | {"limits": limits} | counters)
-
-
-def _only_said(limit: dict[str, Any]) -> dict[str, Any]:
-    """Without what is not limited."""
-    return {name: value for name, value in limit.items() if value is not None}
