@@ -50,6 +50,8 @@ bench-program: ## nanoseconds of the programs in the kernel, against an empty on
 
 bench-classifier: ## look-ups, changes and loading of large sets of rules, natively and in the kernel
 
+bench-qos: ## how closely a port's limit is kept, by TCP and UDP, from 1 Mbit/s to 10 Gbit/s
+
 lint: setup ## ruff and mypy
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .

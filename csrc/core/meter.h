@@ -95,9 +95,9 @@ VNET_INLINE void vnet_wire_size(struct vnet_ctx *ctx, __u32 *frames, __u32 *byte
 
 /*
  * A frame that would pass otherwise: NONE, and it has the port's mark, or RATE when the port has
- * sent its share. It takes numbers, not the parsed packet: were that needed after the guard, the verifier of Linux 6.1 would
- * have to tell all of the guard's ways apart, and gives up. For the same reason it is a function
- * of its own.
+ * sent its share. It takes numbers, not the parsed packet: were that needed after the guard, the
+ * verifier of Linux 6.1 would have to tell all of the guard's ways apart, and gives up. For the
+ * same reason it is a function of its own.
  */
 VNET_OUTLINE __u32 vnet_meter(struct vnet_ctx *ctx, __u32 local_id, __u32 direction)
 {

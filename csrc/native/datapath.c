@@ -138,8 +138,10 @@ struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook ho
 	result.action = vnet_finish(ctx, result.action, &verdict);
 	result.reason = verdict.reason;
 	result.ifindex = verdict.ifindex;
-	if (vnet_is_sent(result.action) || result.action == VNET_PASS)
-		vnet_leaves(ctx, result.action == VNET_PASS ? 0 : result.ifindex);
+	if (vnet_is_sent(result.action))
+		vnet_leaves(ctx, result.ifindex);
+	else if (hook == VNET_TO_PORT && result.action == VNET_PASS)
+		vnet_leaves(ctx, 0);
 	/* The caller's frame is what it was. */
 	free(ctx->changed);
 	ctx->changed = NULL;

@@ -102,7 +102,7 @@ struct vnet_ctx {
 	struct vnet_conn draft;
 	struct vnet_trace *trace; /* NULL unless somebody wants to know */
 	__u8 *changed;            /* owned: the frame once it is not what it was; see edit.c */
-	/* Sees each frame that leaves, and where (0: it goes on); may be NULL. */
+	/* Sees each frame that leaves, and where (0: to the VM); may be NULL. */
 	void (*leaves)(void *arg, __u32 ifindex, const __u8 *data, __u32 length);
 	void *leaves_arg;
 	int past_tables; /* it goes on as if it had come through the operator's tables */

@@ -19,6 +19,7 @@ from vnet_agent.cli import client, shell
 from vnet_agent.events.log import EventLog
 from vnet_agent.exceptions import DatapathError
 from vnet_agent.model.event import Cause, Type
+from vnet_agent.model.policy import Direction, Group, Limit
 from vnet_agent.policy.store import PolicyStore
 
 
@@ -139,6 +140,19 @@ def test_port_show(as_json, vnetctl, agent):
     shown = as_json("port", "show", "tap1")
     assert (shown["drops"], shown["tap"]) == ({}, "tap1")
     assert "no map" in shown["error"]
+
+
+def test_port_show_tells_limits(as_json, vnetctl, agent):
+    assert as_json("port", "show", "tap1")["limits"] == []
+    limit = Limit(direction=Direction.EGRESS, max_kbps=8000, burst_kbits=80, dscp_mark=0)
+    group = Group(name="slow", applies_to=("*",), limits=(limit,))
+    agent.run(agent.policy.replace([group], origin="api"))
+    shown = as_json("port", "show", "tap1")
+    said = {"direction": "egress", "max_kbps": 8000, "burst_kbits": 80, "dscp_mark": 0}
+    assert shown["limits"] == [said]
+    assert "limits" not in shown["policy"]
+    _, out, _ = vnetctl("port", "show", "tap1")
+    assert "direction=egress, max_kbps=8000, burst_kbits=80, dscp_mark=0" in out
 
 
 def test_conn_list(as_json, vnetctl):

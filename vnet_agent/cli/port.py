@@ -21,7 +21,7 @@ class PortList(ListCommand):
 
 
 class PortShow(ShowCommand):
-    """Show a port with its counters and the policy that holds for it."""
+    """Show a port with its counters, and the policy and limits that hold for it."""
 
     def get_parser(self, prog_name: str) -> argparse.ArgumentParser:
         parser = super().get_parser(prog_name)
@@ -31,4 +31,5 @@ class PortShow(ShowCommand):
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         shown = self.client.get("ports", parsed_args.port)
         counters = shown.pop("counters") or {"drops": {}}
-        return show_fields(shown | counters)
+        limits = shown["policy"].pop("limits")
+        return show_fields(shown | {"limits": limits} | counters)

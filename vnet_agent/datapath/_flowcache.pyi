@@ -181,7 +181,7 @@ class Native(Datapath):
     def run(
         self, hook: int, ifindex: int, frame: bytes, now: int = 0, past_tables: bool = False, /
     ) -> tuple[int, int, list[tuple[int, bytes]]]:
-        """As `process`, but each interface (0: it goes on) with the frame as it leaves there."""
+        """As `process`, but each interface (0: the VM) with the frame as it leaves there."""
 
     def set_clock(self, now: int, /) -> None:
         """Stop the clock at `now` ns; 0 lets it run."""

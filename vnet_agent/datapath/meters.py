@@ -13,7 +13,9 @@ TICKS_PER_SECOND = 64 * 1_000_000_000
 MULT_BITS = 43
 MAX_SHIFT = 42
 
-#: What a burst holds if nobody says: what the limit brings in so many milliseconds.
+#: What a burst holds if nobody says: what the limit brings in so many milliseconds. It outlasts
+#: the 200 ms for which TCP is silent when a drop takes the last of its segments: what it does not
+#: send then it may send later, and on average it is as fast as the limit.
 DEFAULT_BURST_MS = 250
 
 _NONE = layout.pack("rate")

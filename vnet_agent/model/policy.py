@@ -48,7 +48,7 @@ class Limit(
 
     `max_kbps` is in 1000 bit/s of whole frames without preamble and checksum, `max_pps` in frames
     a second. A burst is what passes at once after a rest: `burst_kbits` in 1000 bits,
-    `burst_packets` in frames; None: what DEFAULT_BURST seconds bring. `dscp_mark` is 0-63.
+    `burst_packets` in frames; None: what a quarter of a second brings. `dscp_mark` is 0-63.
     """
 
     direction: Direction
