@@ -281,6 +281,27 @@ CAPTURE: list[cfg.Opt] = [
     ),
 ]
 
+PACKETS: list[cfg.Opt] = [
+    cfg.IntOpt(
+        "queue",
+        default=64,
+        min=1,
+        max=65536,
+        help="Frames of one port that wait for a reader of packet-ins, the controller or a local "
+        "one, at most. Those of a port whose queue is full are counted as lost; other ports "
+        "keep their own queue and their turn.",
+    ),
+    cfg.IntOpt(
+        "rate",
+        default=100,
+        min=1,
+        max=1000000,
+        help="Frames of one port that handlers may give to the controller in a second, at most, "
+        "with a quarter of them at once. What is beyond is dropped, and counted under "
+        "controller-rate.",
+    ),
+]
+
 METRICS: list[cfg.Opt] = [
     cfg.StrOpt(
         "listen",
@@ -301,6 +322,7 @@ GROUPS: Sequence[tuple[str, list[cfg.Opt]]] = (
     ("events", EVENTS),
     ("hook", HOOK),
     ("capture", CAPTURE),
+    ("packets", PACKETS),
     ("metrics", METRICS),
 )
 

@@ -15,14 +15,18 @@ from vnet_agent.api.server import LocalApi
 from vnet_agent.api.services import Services
 from vnet_agent.bus import Bus
 from vnet_agent.controller.client import ControllerClient
+from vnet_agent.controller.packets import PacketExchange
 from vnet_agent.datapath.loader import load_driver
 from vnet_agent.events.delivery import Deliveries
 from vnet_agent.events.log import EventLog
 from vnet_agent.events.translator import Translator
 from vnet_agent.exceptions import VnetError
+from vnet_agent.handlers.tables import Tables
 from vnet_agent.inventory.inventory import Inventory
 from vnet_agent.inventory.taps import NetlinkLinks
 from vnet_agent.migration.manager import Migrations
+from vnet_agent.packets.feed import PacketFeed
+from vnet_agent.packets.outs import PacketOuts
 from vnet_agent.policy.store import PolicyStore
 from vnet_agent.version import version
 from vnet_agent.virt.connection import Connection
@@ -59,6 +63,9 @@ class Daemon:
             links=NetlinkLinks(),
             domains=self.virt,
         )
+        self.tables = Tables(conf, driver=self.driver, inventory=self.inventory)
+        self.packets = PacketFeed(self.driver, self.inventory, depth=conf.packets.queue)
+        self.packet_outs = PacketOuts(self.driver, self.tables, self.inventory)
         self.controller = self._make_controller()
         self.migrations = Migrations(
             conf,
@@ -88,6 +95,9 @@ class Daemon:
                 inventory=self.inventory,
                 driver=self.driver,
                 policy=self.policy,
+                tables=self.tables,
+                packets=self.packets,
+                packet_outs=self.packet_outs,
                 events=self.log,
                 migrations=self.migrations,
                 bus=self.bus,
@@ -117,6 +127,8 @@ class Daemon:
         stack.push_async_callback(self._close_bus)
         await self._start_part(stack, self.inventory)
         self.policy.on_change = self.inventory.apply_policy
+        for early in (self.tables, self.packets):
+            await self._start_part(stack, early)
         # Migrations and events of what is there already come before libvirt's news of it.
         parts: list[Part] = [self.migrations, self.translator, self.deliveries]
         parts += (self.api, self.metrics)
@@ -143,12 +155,16 @@ class Daemon:
     def _make_controller(self) -> ControllerClient | None:
         if not self.conf.controller.url:
             return None
-        return ControllerClient(
+        client = ControllerClient(
             self.conf,
             inventory=self.inventory,
             policy=self.policy,
             epoch=lambda: self.log.epoch,
         )
+        exchange = PacketExchange(client.call_host, self.packets, self.packet_outs)
+        client.add_turn("Packet-ins to the controller", exchange.send_packet_ins)
+        client.add_turn("Orders from the controller", exchange.fetch_orders)
+        return client
 
     # -- while it runs
 
@@ -202,4 +218,5 @@ class Daemon:
             "controller": self.conf.controller.url,
             "controller_reachable": controller.get("reachable", False),
             "policy_revision": controller.get("policy_revision", 0),
+            "packet_ins": self.packets.status(),
         }

@@ -33,8 +33,18 @@ class PolicyError(VnetError):
     template = "Policy refused, the old one stays: %(where)s: %(detail)s"
 
 
+class HandlerError(VnetError):
+    """`where` names file and line, or the path inside a JSON document."""
+
+    template = "Handlers refused, nothing has changed: %(where)s: %(detail)s"
+
+
 class DatapathError(VnetError):
     template = "Datapath: %(operation)s failed: %(detail)s"
+
+
+class TablesUnsupported(VnetError):
+    template = "The datapath driver has no tables of handlers; see [datapath] driver"
 
 
 class UnknownPort(VnetError):
@@ -57,6 +67,16 @@ class CaptureBusy(VnetError):
 
 class UnknownGroup(VnetError):
     template = "There is no %(what)s in force; `vnetctl rule list` shows those there are"
+
+
+class UnknownRule(VnetError):
+    template = (
+        "Table %(table)s has no rule %(rule)s; `vnetctl table show %(table)s` shows its rules"
+    )
+
+
+class TableChanged(VnetError):
+    template = "Table %(table)s has changed meanwhile, nothing was done; look at it and try again"
 
 
 class PolicyChanged(VnetError):

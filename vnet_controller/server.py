@@ -82,6 +82,7 @@ class Server:
             self._forgetting.cancel()
         self.services.hub.head.close()
         self.services.revision.close()
+        self.services.packets.close()
         self.services.membership.changed.close()
         await self._runner.cleanup()
         await self.services.writer.close()

@@ -10,6 +10,7 @@ from oslo_config import cfg
 from vnet_controller.hub import Hub, Latest
 from vnet_controller.membership import Membership
 from vnet_controller.metrics import Metrics
+from vnet_controller.packets import Packets
 from vnet_controller.store.database import Database
 from vnet_controller.store.writer import Writer
 
@@ -24,6 +25,7 @@ class Services:
     hub: Hub
     revision: Latest
     metrics: Metrics
+    packets: Packets
     membership: Membership
 
 
@@ -46,7 +48,9 @@ def make_services(conf: cfg.ConfigOpts) -> Services:
     )
     revision = Latest()
     membership = Membership(database, revision)
-    return Services(conf, database, writer, Hub(database), revision, metrics, membership)
+    return Services(
+        conf, database, writer, Hub(database), revision, metrics, Packets(), membership
+    )
 
 
 def make_ssl_context(conf: cfg.ConfigOpts) -> ssl.SSLContext | None:

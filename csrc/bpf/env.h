@@ -20,6 +20,12 @@ VNET_INLINE int vnet_load(struct __sk_buff *skb, __u32 offset, void *to, __u32 l
 	return bpf_skb_load_bytes(skb, offset, to, length);
 }
 
+/* Ends what was peeked at before. The sum of a frame whose sum the hardware gave stays right. */
+VNET_INLINE int vnet_store(struct __sk_buff *skb, __u32 offset, const void *from, __u32 length)
+{
+	return bpf_skb_store_bytes(skb, offset, from, length, BPF_F_RECOMPUTE_CSUM);
+}
+
 /*
  * The compiler takes these fields for numbers of 32 bits and may cut them to that once more, which
  * to the verifier is the end of a pointer.
@@ -132,6 +138,22 @@ VNET_INLINE int vnet_rewrite(struct __sk_buff *skb, const __u8 *frame, __u32 len
 VNET_INLINE __u64 vnet_now(struct __sk_buff *skb)
 {
 	return bpf_ktime_get_coarse_ns();
+}
+
+/* A tick is more than a frame's time at any rate worth a limit. */
+VNET_INLINE __u64 vnet_now_exact(struct __sk_buff *skb)
+{
+	return bpf_ktime_get_ns();
+}
+
+VNET_INLINE __u32 vnet_gso_size(struct __sk_buff *skb)
+{
+	return skb->gso_size;
+}
+
+VNET_INLINE struct vnet_meters *vnet_meters_of(struct __sk_buff *skb, __u32 local_id)
+{
+	return bpf_map_lookup_elem(&vnet_meters, &local_id);
 }
 
 VNET_INLINE struct vnet_iface *vnet_iface(struct __sk_buff *skb, __u32 ifindex)

@@ -7,6 +7,7 @@
 #define VNET_MAPS_H
 
 #include "capture_abi.h"
+#include "stages.h"
 #include "conn.h"
 #include "network_abi.h"
 
@@ -106,6 +107,14 @@ struct {
 } vnet_rules SEC(".maps");
 
 struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct vnet_meters);
+} vnet_meters SEC(".maps");
+
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 8);
 	__type(key, __u32);
@@ -180,6 +189,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct vnet_capture);
 } vnet_captures SEC(".maps");
+
+/* The programs of tables.bpf.c, by enum vnet_stage. Pinned: it would be emptied with its last user. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, VNET_STAGES);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+} vnet_stages SEC(".maps");
 
 /* In it while somebody captures: a ring of any size, and no memory otherwise. */
 struct vnet_capture_ring {

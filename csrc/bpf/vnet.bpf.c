@@ -6,26 +6,9 @@
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 
-#include "pipeline.h"
+#include "act.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
-
-VNET_INLINE int vnet_act(struct __sk_buff *skb, __u32 action, struct vnet_verdict *verdict)
-{
-	switch (vnet_finish(skb, action, verdict)) {
-	case VNET_PASS:
-		return TC_ACT_UNSPEC; /* other filters may follow */
-	case VNET_REDIRECT:
-		/* Through the target's own egress: on a tap, vnet_tc_to_port is there. */
-		return bpf_redirect(verdict->ifindex, 0);
-	case VNET_ANSWERED:
-		return bpf_redirect(skb->ifindex, 0);
-	case VNET_CONSUMED:
-		return TC_ACT_STOLEN;
-	default:
-		return TC_ACT_SHOT;
-	}
-}
 
 /*
  * A frame from one port here to another is judged for both by the sender's program, which leaves a
@@ -63,6 +46,8 @@ int vnet_tc_from_port(struct __sk_buff *skb)
 	if (skb->tc_index)
 		skb->tc_index = 0;
 	action = vnet_from_port(skb, &p, &verdict);
+	if (action == VNET_TABLED)
+		return vnet_go_on(skb, VNET_STAGE_TABLES_FROM);
 	if (action == VNET_REDIRECT && verdict.target) {
 		to = verdict.target->local_id;
 		if (to <= VNET_NOTE_MAX) {
@@ -78,10 +63,14 @@ SEC("tc")
 int vnet_tc_to_port(struct __sk_buff *skb)
 {
 	struct vnet_verdict verdict = {};
+	__u32 action;
 
 	if (vnet_is_noted(skb))
 		return TC_ACT_UNSPEC;
-	return vnet_act(skb, vnet_to_port(skb, &verdict), &verdict);
+	action = vnet_to_port(skb, &verdict);
+	if (action == VNET_TABLED)
+		return vnet_go_on(skb, VNET_STAGE_TABLES_TO);
+	return vnet_act(skb, action, &verdict);
 }
 
 SEC("tc")

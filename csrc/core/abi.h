@@ -27,6 +27,7 @@ enum vnet_action {
 	VNET_REDIRECT = 2, /* transmit on `ifindex`; above it may be a tag, see vlan.h */
 	VNET_CONSUMED = 3, /* copies have been sent, the frame itself goes nowhere */
 	VNET_ANSWERED = 4, /* it asks for a known neighbour: back on `ifindex` as the answer */
+	VNET_TABLED = 5,   /* the operator's tables come first: see tables.h */
 };
 
 enum vnet_role { VNET_NO_ROLE = 0, VNET_STANDBY = 1, VNET_ACTIVE = 2, VNET_MOVED = 3 };
@@ -36,7 +37,9 @@ enum vnet_port_flags {
 	VNET_PORT_ADDRESSES = 2, /* its addresses are known: check sources */
 	VNET_PORT_OPEN = 4,      /* neither its sources are checked, nor its frames by a policy */
 	VNET_PORT_ANSWERED = 32, /* it is told of known neighbours: see neighbour.h */
+	VNET_PORT_METERED = 64,  /* it has limits or marks: see meter.h */
 	VNET_PORT_CAPTURED = 128, /* somebody looks on: see capture.h */
+	VNET_PORT_TABLES = 256,   /* the operator has tables: see tables.h */
 };
 
 /*
@@ -251,6 +254,35 @@ struct vnet_counters {
 	__u64 drops[VNET_REASONS_MAX];
 };
 _Static_assert(sizeof(struct vnet_counters) == 32 + 8 * VNET_REASONS_MAX, "vnet_counters");
+
+/* More bytes or frames are never taken from a meter at once. */
+#define VNET_METER_UNITS (1U << 20)
+
+/*
+ * A limit. mult 0: none; else a unit takes mult / 2^shift ticks, with mult < 2^43. See meter.h.
+ */
+struct vnet_rate {
+	__u64 due;   /* when all that has passed would have been sent, in ticks; 0 at first */
+	__u64 mult;
+	__u64 burst; /* ticks */
+	__u32 shift;
+	__u32 zero;
+};
+_Static_assert(sizeof(struct vnet_rate) == 32, "vnet_rate");
+
+struct vnet_meter {
+	struct vnet_rate bytes;
+	struct vnet_rate frames;
+};
+
+#define VNET_MARKED 0x100U
+
+/* By local id, for ports with VNET_PORT_METERED. */
+struct vnet_meters {
+	struct vnet_meter meter[2]; /* by vnet_direction */
+	__u32 mark[2];              /* VNET_MARKED | the 6 bits of DSCP; 0: as they are */
+};
+_Static_assert(sizeof(struct vnet_meters) == 136, "vnet_meters");
 
 /* A MAC as a number: its first octet is the lowest byte, so bit 0 is the group bit. */
 VNET_INLINE __u64 vnet_mac(const __u8 *octets)

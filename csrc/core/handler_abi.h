@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * What an operator's handlers do: shared by the programs and user space, as abi.h. A table is a
- * set of the classifier (classifier_image.h); the action of its rule is an index into
- * vnet_actions, 0 of them: as a miss says.
+ * set of the classifier (classifier_image.h). The action of a rule there is the index of a
+ * vnet_handler; that of a miss is an enum vnet_miss, which no handler has for its index.
  */
 #ifndef VNET_HANDLER_ABI_H
 #define VNET_HANDLER_ABI_H
 
 #include "fields.h"
 
-#define VNET_TABLES 16
+#define VNET_HANDLER_TABLES 16
 #define VNET_MAX_OPS 8
 
 /* Done one after the other; what ends a frame's way is marked E. */
@@ -59,14 +59,33 @@ struct vnet_actions {
 _Static_assert(sizeof(struct vnet_actions) == 128, "vnet_actions");
 
 /* What becomes of a frame that no rule of a table matches. */
-enum vnet_miss { VNET_MISS_CONTINUE = 0, VNET_MISS_DROP = 1, VNET_MISS_CONTROLLER = 2 };
-
-/* By the number of the table. */
-struct vnet_table {
-	__u32 rules; /* 0 and VNET_MISS_CONTINUE: it is passed over */
-	__u32 miss;
+enum vnet_miss {
+	VNET_MISS_CONTINUE = 0,
+	VNET_MISS_DROP = 1,
+	VNET_MISS_CONTROLLER = 2,
+	VNET_MISS_COUNT,
 };
-_Static_assert(sizeof(struct vnet_table) == 8, "vnet_table");
+
+/* Actions by their index, from VNET_MISS_COUNT on; rules that do the same share them. */
+struct vnet_handler {
+	struct vnet_actions actions;
+	__u32 cookie;
+	__u32 users; /* rules; user space only */
+};
+_Static_assert(sizeof(struct vnet_handler) == 136, "vnet_handler");
+
+/*
+ * vnet_fields.state: what is known of the frame's connection. 0 where nothing tracks it: no IP,
+ * or an ICMP error. REPLY is against the direction in which it began.
+ */
+enum vnet_conn_bit {
+	VNET_CONN_BIT_TRACKED = 1,
+	VNET_CONN_BIT_NEW = 2, /* there is no entry, or nothing came back yet */
+	VNET_CONN_BIT_ESTABLISHED = 4,
+	VNET_CONN_BIT_RELATED = 8,
+	VNET_CONN_BIT_REPLY = 16,
+	VNET_CONN_BIT_INVALID = 32, /* it can be no connection's frame */
+};
 
 enum vnet_packet_in_why { VNET_IN_RULE = 1, VNET_IN_MISS = 2 };
 
@@ -75,14 +94,31 @@ struct vnet_packet_in {
 	__u64 time_ns; /* CLOCK_MONOTONIC */
 	__u64 metadata;
 	__u32 local_id;
-	__u32 length; /* of the frame */
+	__u32 length; /* of the frame, without its tag */
 	__u32 captured;
 	__u32 cookie;
 	__u8 table;
 	__u8 why;       /* enum vnet_packet_in_why */
 	__u8 direction; /* enum vnet_direction */
-	__u8 reserved[5];
+	__u8 reserved;
+	__u16 vlan; /* the tag that is not among the bytes; 0 in `tagged`: there is none */
+	__u16 tagged;
 };
 _Static_assert(sizeof(struct vnet_packet_in) == 40, "vnet_packet_in");
+
+/* The ring to the controller: bytes. */
+#define VNET_PACKET_RING (1U << 20)
+#define VNET_PACKET_SNAP 65535
+
+/*
+ * By local id: how often a port's frames may go to the controller. Id 0 is no port's and says the
+ * rate; the others have `due_ns`, when all that went would have gone at the rate.
+ */
+struct vnet_packet_rate {
+	__u64 due_ns;
+	__u64 interval_ns; /* between two frames at the rate */
+	__u64 burst_ns;    /* how far frames may run ahead of it */
+};
+_Static_assert(sizeof(struct vnet_packet_rate) == 24, "vnet_packet_rate");
 
 #endif

@@ -7,6 +7,7 @@
 #define VNET_PIPELINE_H
 
 #include "capture.h"
+#include "meter.h"
 #include "neighbour.h"
 #include "track.h"
 #include "vlan.h"
@@ -198,19 +199,23 @@ VNET_INLINE struct vnet_port *vnet_port_of(struct vnet_ctx *ctx)
 	return port && port->local_id ? port : NULL;
 }
 
-/* `p` is filled in, for vnet_hand_over(). */
-VNET_INLINE __u32 vnet_from_port(struct vnet_ctx *ctx, struct vnet_packet *p,
-				 struct vnet_verdict *verdict)
+/* What becomes of a frame that the guard lets through, once the port's limits have been asked. */
+VNET_INLINE __u32 vnet_limit(struct vnet_ctx *ctx, const struct vnet_port *port, __u32 direction,
+			     __u32 reason)
 {
-	struct vnet_port *port = vnet_port_of(ctx);
+	if (!reason && __builtin_expect(port->flags & VNET_PORT_METERED, 0))
+		return vnet_meter(ctx, port->local_id, direction);
+	return reason;
+}
+
+/* A frame from the VM that no table keeps. `p` is filled in, for vnet_hand_over(). */
+VNET_INLINE __u32 vnet_send(struct vnet_ctx *ctx, struct vnet_port *port, struct vnet_packet *p,
+			    struct vnet_verdict *verdict)
+{
 	struct vnet_counters *counters;
 	__u32 action = VNET_DROP;
 
-	if (!port) {
-		verdict->reason = VNET_REASON_NO_PORT;
-		return VNET_DROP;
-	}
-	verdict->reason = vnet_guard_egress(ctx, port, p);
+	verdict->reason = vnet_limit(ctx, port, VNET_EGRESS, vnet_guard_egress(ctx, port, p));
 	p->sender = port->local_id;
 	if (!verdict->reason)
 		action = port->flags & VNET_PORT_BRIDGED ? VNET_PASS
@@ -227,6 +232,20 @@ VNET_INLINE __u32 vnet_from_port(struct vnet_ctx *ctx, struct vnet_packet *p,
 	}
 	vnet_capture(ctx, port, VNET_EGRESS, action, VNET_REASON_NONE);
 	return action;
+}
+
+VNET_INLINE __u32 vnet_from_port(struct vnet_ctx *ctx, struct vnet_packet *p,
+				 struct vnet_verdict *verdict)
+{
+	struct vnet_port *port = vnet_port_of(ctx);
+
+	if (!port) {
+		verdict->reason = VNET_REASON_NO_PORT;
+		return VNET_DROP;
+	}
+	if (__builtin_expect(port->flags & VNET_PORT_TABLES, 0))
+		return VNET_TABLED;
+	return vnet_send(ctx, port, p, verdict);
 }
 
 VNET_INLINE __u32 vnet_receive(struct vnet_ctx *ctx, const struct vnet_port *port, __u32 reason)
@@ -246,13 +265,27 @@ VNET_INLINE __u32 vnet_receive(struct vnet_ctx *ctx, const struct vnet_port *por
 	return VNET_PASS;
 }
 
+/* A frame to the VM that no table keeps. */
+VNET_INLINE __u32 vnet_deliver(struct vnet_ctx *ctx, struct vnet_port *port,
+			       struct vnet_verdict *verdict)
+{
+	struct vnet_packet p;
+
+	verdict->reason = vnet_limit(ctx, port, VNET_INGRESS, vnet_guard_ingress(ctx, port, &p));
+	return vnet_receive(ctx, port, verdict->reason);
+}
+
 VNET_INLINE __u32 vnet_to_port(struct vnet_ctx *ctx, struct vnet_verdict *verdict)
 {
 	struct vnet_port *port = vnet_port_of(ctx);
-	struct vnet_packet p;
 
-	verdict->reason = port ? vnet_guard_ingress(ctx, port, &p) : VNET_REASON_NO_PORT;
-	return port ? vnet_receive(ctx, port, verdict->reason) : VNET_DROP;
+	if (!port) {
+		verdict->reason = VNET_REASON_NO_PORT;
+		return VNET_DROP;
+	}
+	if (__builtin_expect(port->flags & VNET_PORT_TABLES, 0))
+		return VNET_TABLED;
+	return vnet_deliver(ctx, port, verdict);
 }
 
 /*
@@ -264,7 +297,7 @@ VNET_INLINE __u32 vnet_hand_over(struct vnet_ctx *ctx, struct vnet_packet *p,
 {
 	struct vnet_port *port = verdict->target;
 
-	verdict->reason = vnet_guard_known(ctx, port, p);
+	verdict->reason = vnet_limit(ctx, port, VNET_INGRESS, vnet_guard_known(ctx, port, p));
 	return vnet_receive(ctx, port, verdict->reason);
 }
 

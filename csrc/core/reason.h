@@ -27,7 +27,10 @@
 	X(OTHER_MAC, "other-mac")            /* unicast frame that is not for this port's MAC */   \
 	X(NO_PORT, "no-port")                /* the interface is guarded, but by no port */        \
 	X(EXTENSION, "extension")            /* more IPv6 extension headers than are followed */   \
-	X(OTHER_ADDRESS, "other-address")    /* it would begin a connection with a foreign address */
+	X(OTHER_ADDRESS, "other-address")    /* it would begin a connection with a foreign address */ \
+	X(RATE, "rate")                      /* more than the port's limits let through */         \
+	X(HANDLER, "handler")                /* a rule or a miss of the operator's tables says so */     \
+	X(CONTROLLER_RATE, "controller-rate") /* more for the controller than it takes of the port */
 
 enum vnet_reason {
 #define VNET_REASON_ENUM(name, text) VNET_REASON_##name,

@@ -56,6 +56,7 @@ static int place_maps(struct vnet_kernel *kernel)
 		{kernel->skeleton->maps.vnet_fdb, kernel->max_ports * 2},
 		{kernel->skeleton->maps.vnet_members, kernel->max_ports * 2},
 		{kernel->skeleton->maps.vnet_captures, kernel->max_ports},
+		{kernel->skeleton->maps.vnet_meters, kernel->max_ports},
 	};
 	char path[VNET_PIN_PATH];
 	struct bpf_map *map;
@@ -169,7 +170,7 @@ struct vnet_kernel *vnet_kernel_open(const char *pin_dir, __u32 max_ports, char 
 	/* What libbpf would print is in the error's text; stderr is the daemon's. */
 	libbpf_set_print(NULL);
 	if (kernel)
-		kernel->lock = -1;
+		kernel->lock = kernel->packets = -1;
 	if (!kernel || !log)
 		goto fail;
 	error = vnet_pins_open(kernel, pin_dir);
@@ -206,6 +207,7 @@ void vnet_kernel_close(struct vnet_kernel *kernel)
 			close(kernel->conns[i]);
 	free(kernel->conns);
 	vnet_kernel_capture_close(kernel);
+	vnet_kernel_tables_close(kernel);
 	if (kernel->ports)
 		munmap(kernel->ports, kernel->ports_size);
 	vnet_bpf__destroy(kernel->skeleton);

@@ -76,6 +76,23 @@ int vnet_kernel_capture_get(struct vnet_kernel *kernel, __u32 local_id,
 /* Also takes a ring away that an agent left when it died. */
 void vnet_kernel_capture_close(struct vnet_kernel *kernel);
 
+/*
+ * The operator's tables: loads their programs if they are not yet, with the rules that an earlier
+ * agent left in force. The kernel owns `handlers`.
+ */
+int vnet_kernel_tables_open(struct vnet_kernel *kernel, struct vnet_handlers **handlers);
+/* Whether an earlier agent left tables. */
+int vnet_kernel_tables_pinned(const struct vnet_kernel *kernel);
+void vnet_kernel_tables_close(struct vnet_kernel *kernel);
+void vnet_kernel_tables_unpin(const struct vnet_kernel *kernel);
+/* Readable while there are packet-ins; there before any table is. Goes with the kernel. */
+int vnet_kernel_packet_fd(struct vnet_kernel *kernel);
+/* As vnet_kernel_capture_read(). */
+size_t vnet_kernel_packet_read(struct vnet_kernel *kernel, void *to, size_t room);
+/* Lets the frame be one from the VM behind the interface, or to it. */
+int vnet_kernel_send(struct vnet_kernel *kernel, __u32 ifindex, int from_vm, int past_tables,
+		     const void *frame, __u32 length);
+
 int vnet_kernel_attach(struct vnet_kernel *kernel, __u32 ifindex, int uplink);
 int vnet_kernel_detach(struct vnet_kernel *kernel, __u32 ifindex, int uplink);
 /* Runs the frame `repeat` times; `nanoseconds` is the mean of them. */

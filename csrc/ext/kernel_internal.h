@@ -16,6 +16,8 @@ struct vnet_kernel {
 	int *conns; /* connection table by local id, -1: none */
 	int lock;   /* on the directory of pins, -1: none */
 	struct vnet_kernel_ring *ring; /* of captured frames; NULL while nobody captures */
+	struct vnet_kernel_tables *tables; /* of the operator; NULL until they are used */
+	int packets; /* epoll over the ring to the controller, -1: nobody asked for it */
 	char directory[PATH_MAX];
 };
 

@@ -113,6 +113,26 @@ static PyObject *kernel_detach(struct vnet_object *self, PyObject *args)
 	return done(self, "detach", error);
 }
 
+static PyObject *kernel_send(struct vnet_object *self, PyObject *args)
+{
+	int from_vm, through_tables, error;
+	unsigned int ifindex;
+	Py_buffer frame;
+
+	if (!PyArg_ParseTuple(args, "Ippy*:send", &ifindex, &from_vm, &through_tables, &frame))
+		return NULL;
+	if (vnet_object_lock(self)) {
+		PyBuffer_Release(&frame);
+		return NULL;
+	}
+	Py_BEGIN_ALLOW_THREADS;
+	error = vnet_kernel_send(self->kernel, ifindex, from_vm, !through_tables, frame.buf,
+				 frame.len);
+	Py_END_ALLOW_THREADS;
+	PyBuffer_Release(&frame);
+	return done(self, "send", error);
+}
+
 static PyObject *kernel_test_run(struct vnet_object *self, PyObject *args)
 {
 	unsigned int hook, ifindex, repeat = 1;
@@ -142,6 +162,7 @@ static PyMethodDef kernel_methods[] = {
 	METHOD("unpin", kernel_unpin, METH_NOARGS),
 	METHOD("attach", kernel_attach, METH_VARARGS),
 	METHOD("detach", kernel_detach, METH_VARARGS),
+	METHOD("send", kernel_send, METH_VARARGS),
 	METHOD("test_run", kernel_test_run, METH_VARARGS),
 	{NULL, NULL, 0, NULL},
 };

@@ -189,6 +189,7 @@ int vnet_kernel_unpin(struct vnet_kernel *kernel)
 	char *slash;
 
 	unpin_conns(kernel);
+	vnet_kernel_tables_unpin(kernel);
 	bpf_object__for_each_map(map, kernel->skeleton->obj)
 	{
 		const char *path = bpf_map__pin_path(map);

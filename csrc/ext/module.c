@@ -3,6 +3,7 @@
 #include "object.h"
 
 #include "classifier.h"
+#include "handler_abi.h"
 #include "kernel.h"
 #include "flows.h"
 #include "parse.h"
@@ -54,6 +55,8 @@ static const struct {
 	SIZE(rule_key), FIELD(rule_key, policy), FIELD(rule_key, tuple), FIELD(rule_key, proto),
 	FIELD(rule_key, dport), FIELD(rule_key, remote),
 	SIZE(rule), FIELD(rule, number), FIELD(rule, action),
+	SIZE(rate), FIELD(rate, due), FIELD(rate, mult), FIELD(rate, burst), FIELD(rate, shift),
+	SIZE(meters), FIELD(meters, meter), FIELD(meters, mark),
 	SIZE(conn_record), FIELD(conn_record, proto), FIELD(conn_record, family),
 	FIELD(conn_record, local_port), FIELD(conn_record, remote_port), FIELD(conn_record, local),
 	FIELD(conn_record, remote), FIELD(conn_record, state), FIELD(conn_record, flags),
@@ -86,6 +89,9 @@ static const struct {
 	FIELD(fields, ethertype), FIELD(fields, target_mac), FIELD(fields, vlan),
 	FIELD(fields, network), FIELD(fields, mark), FIELD(fields, source_identity),
 	FIELD(fields, destination_identity), FIELD(fields, metadata),
+	SIZE(packet_in), FIELD(packet_in, tagged),
+	SIZE(op), FIELD(op, code), FIELD(op, field), FIELD(op, arg), FIELD(op, value),
+	FIELD(op, wide), SIZE(actions),
 #undef FIELD
 #undef SIZE
 };
@@ -186,8 +192,16 @@ static int add_constants(PyObject *module)
 		{"PORT_ADDRESSES", VNET_PORT_ADDRESSES},
 		{"PORT_ANSWERED", VNET_PORT_ANSWERED},
 		{"PORT_OPEN", VNET_PORT_OPEN},
+		{"PORT_METERED", VNET_PORT_METERED},
 		{"PORT_CAPTURED", VNET_PORT_CAPTURED},
+		{"PORT_TABLES", VNET_PORT_TABLES},
+		{"MARKED", VNET_MARKED},
 		{"CAPTURE_SNAP", VNET_CAPTURE_SNAP},
+		{"HANDLER_TABLES", VNET_HANDLER_TABLES},
+		{"MAX_OPS", VNET_MAX_OPS},
+		{"VLAN_PRESENT", VNET_VLAN_PRESENT},
+		{"KIND_FRAGMENT", VNET_KIND_FRAGMENT},
+		{"KIND_EGRESS", VNET_KIND_EGRESS},
 		{"IFACE_PORT", VNET_IFACE_PORT},
 		{"IFACE_UPLINK", VNET_IFACE_UPLINK},
 		{"IFACE_TAGGED", VNET_IFACE_TAGGED},

@@ -43,8 +43,9 @@ static int begin(struct vnet_object *self, PyObject *args, const char *format,
 {
 	unsigned long long now = 0;
 	unsigned int ifindex;
+	int past_tables = 0;
 
-	if (!PyArg_ParseTuple(args, format, hook, &ifindex, frame, &now))
+	if (!PyArg_ParseTuple(args, format, hook, &ifindex, frame, &now, &past_tables))
 		return -1;
 	if (*hook > VNET_FROM_UPLINK || frame->len > 1 << 20 || vnet_object_lock(self)) {
 		PyBuffer_Release(frame);
@@ -58,6 +59,7 @@ static int begin(struct vnet_object *self, PyObject *args, const char *format,
 		.length = frame->len,
 		.ifindex = ifindex,
 		.now = now ? now : vnet_object_now(self),
+		.past_tables = past_tables,
 	};
 	return 0;
 }
@@ -70,7 +72,7 @@ static PyObject *native_process(struct vnet_object *self, PyObject *args)
 	Py_buffer frame;
 	PyObject *outs;
 
-	if (begin(self, args, "IIy*|K:process", &ctx, &hook, &frame))
+	if (begin(self, args, "IIy*|Kp:process", &ctx, &hook, &frame))
 		return NULL;
 	result = vnet_datapath_process(&ctx, hook);
 	vnet_object_unlock(self);
@@ -112,7 +114,7 @@ static PyObject *native_run(struct vnet_object *self, PyObject *args)
 	unsigned int hook;
 	Py_buffer frame;
 
-	if (begin(self, args, "IIy*|K:run", &ctx, &hook, &frame))
+	if (begin(self, args, "IIy*|Kp:run", &ctx, &hook, &frame))
 		return NULL;
 	frames.list = PyList_New(0);
 	if (frames.list) {

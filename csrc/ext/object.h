@@ -39,7 +39,7 @@ PyObject *vnet_raise_errno(const char *operation, int error);
 __u64 vnet_object_now(const struct vnet_object *self);
 
 /* Methods, by the file they are in: object_tables.c, object_conns.c, object_sight.c,
- * object_capture.c. */
+ * object_capture.c, object_handlers.c. */
 PyObject *vnet_object_conns_create(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_conns_delete(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_export(struct vnet_object *self, PyObject *args);
@@ -54,6 +54,15 @@ PyObject *vnet_object_capture_open(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_capture_read(struct vnet_object *self, PyObject *unused);
 PyObject *vnet_object_capture_get(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_capture_close(struct vnet_object *self, PyObject *unused);
+PyObject *vnet_object_handlers_open(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_handlers_replace(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_handlers_insert(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_handlers_delete(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_handlers_items(struct vnet_object *self, PyObject *args);
+PyObject *vnet_object_handlers_used(struct vnet_object *self, PyObject *unused);
+PyObject *vnet_object_handlers_left(struct vnet_object *self, PyObject *unused);
+PyObject *vnet_object_packet_fd(struct vnet_object *self, PyObject *unused);
+PyObject *vnet_object_packet_read(struct vnet_object *self, PyObject *unused);
 PyObject *vnet_object_flows(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_trace(struct vnet_object *self, PyObject *args);
 

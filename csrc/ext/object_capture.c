@@ -14,7 +14,8 @@ static int open_native(struct vnet_datapath *datapath, unsigned int size)
 {
 	if (datapath->ring)
 		return -EBUSY;
-	datapath->ring = vnet_ring_make(size);
+	datapath->ring = vnet_ring_make(size, sizeof(struct vnet_capture_record),
+					offsetof(struct vnet_capture_record, captured));
 	return datapath->ring ? datapath->ring->fd : -errno;
 }
 

@@ -14,7 +14,7 @@
  * (kernel/sched/membarrier.c: synchronize_rcu). It is asked for beforehand: lines that a program
  * may still read must not be used again.
  */
-static void wait_for_programs(void *arg)
+void vnet_wait_for_programs(void *arg)
 {
 	(void)arg;
 	if (!syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0))
@@ -34,11 +34,11 @@ static int begin(struct vnet_classifier *classifier, union vnet_line *memory, __
 	int error;
 
 	if (!memory->head.version)
-		return vnet_classifier_init(classifier, lines, sets, memory, wait_for_programs,
+		return vnet_classifier_init(classifier, lines, sets, memory, vnet_wait_for_programs,
 					    NULL);
 	if (memory->head.sets != sets)
 		return -EEXIST;
-	error = vnet_classifier_adopt(classifier, lines, memory, wait_for_programs, NULL);
+	error = vnet_classifier_adopt(classifier, lines, memory, vnet_wait_for_programs, NULL);
 	return error == -EINVAL ? -EUCLEAN : error;
 }
 

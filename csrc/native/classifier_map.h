@@ -5,6 +5,9 @@
 
 #include "classifier.h"
 
+/* Returns when no program is at work that was when it was called; see vnet_classifier_init(). */
+void vnet_wait_for_programs(void *arg);
+
 /*
  * Maps the lines of `fd`, an array map made with BPF_F_MMAPABLE. What an earlier process left is
  * taken over; in a map with nothing in it yet an image begins. The map outlives the classifier. 0,

@@ -3,7 +3,9 @@
 
 #include <stdlib.h>
 
+#include "handlers.h"
 #include "pipeline.h"
+#include "tables.h"
 
 static int init_tables(struct vnet_datapath *datapath)
 {
@@ -29,6 +31,7 @@ static int init_tables(struct vnet_datapath *datapath)
 		[VNET_TABLE_BINDINGS] = VNET_MAX_BINDINGS,
 		[VNET_TABLE_GROUPS] = VNET_MAX_GROUP,
 		[VNET_TABLE_PEERS] = VNET_MAX_PEERS,
+		[VNET_TABLE_METERS] = datapath->max_ports,
 	};
 
 	for (int i = 0; i < VNET_TABLE_COUNT; i++)
@@ -67,6 +70,8 @@ void vnet_datapath_free(struct vnet_datapath *datapath)
 	free(datapath->fragments);
 	free(datapath->counters);
 	vnet_ring_free(datapath->ring);
+	if (datapath->owns_handlers)
+		vnet_handlers_unmake(datapath->handlers);
 	memset(datapath, 0, sizeof(*datapath));
 }
 
@@ -92,6 +97,23 @@ void vnet_datapath_conns_delete(struct vnet_datapath *datapath, __u32 local_id)
 	vnet_table_free(&datapath->fragments[local_id]);
 }
 
+/* What the kernel does in programs of their own. */
+static __u32 through_tables(struct vnet_ctx *ctx, enum vnet_hook hook,
+			    struct vnet_verdict *verdict)
+{
+	__u32 direction = hook == VNET_FROM_PORT ? VNET_EGRESS : VNET_INGRESS, action;
+	struct vnet_port *port = vnet_port_of(ctx);
+	struct vnet_packet p;
+
+	if (!ctx->past_tables && ctx->datapath->handlers) {
+		action = vnet_tables(ctx, port, direction, verdict);
+		if (action != VNET_TABLED)
+			return action;
+	}
+	return direction == VNET_EGRESS ? vnet_send(ctx, port, &p, verdict)
+					: vnet_deliver(ctx, port, verdict);
+}
+
 struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook hook)
 {
 	const __u8 *data = ctx->data;
@@ -110,11 +132,13 @@ struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook ho
 	default:
 		result.action = vnet_from_uplink(ctx, &verdict);
 	}
+	if (result.action == VNET_TABLED)
+		result.action = through_tables(ctx, hook, &verdict);
 	result.action = vnet_finish(ctx, result.action, &verdict);
 	result.reason = verdict.reason;
 	result.ifindex = verdict.ifindex;
-	if (vnet_is_sent(result.action))
-		vnet_leaves(ctx, result.ifindex);
+	if (vnet_is_sent(result.action) || result.action == VNET_PASS)
+		vnet_leaves(ctx, result.action == VNET_PASS ? 0 : result.ifindex);
 	/* The caller's frame is what it was. */
 	free(ctx->changed);
 	ctx->changed = NULL;

@@ -8,6 +8,7 @@
 
 #include "capture_abi.h"
 #include "conn.h"
+#include "handler_abi.h"
 #include "network_abi.h"
 #include "record.h"
 #include "ring.h"
@@ -28,7 +29,8 @@
 	X(VLANS, vlans, sizeof(struct vnet_vlan_key), sizeof(__u32))                               \
 	X(BINDINGS, bindings, sizeof(struct vnet_binding_key), sizeof(struct vnet_binding))        \
 	X(GROUPS, groups, sizeof(__u32), sizeof(struct vnet_group))                                \
-	X(PEERS, peers, sizeof(struct vnet_peer_key), sizeof(__u32))
+	X(PEERS, peers, sizeof(struct vnet_peer_key), sizeof(__u32))                               \
+	X(METERS, meters, sizeof(__u32), sizeof(struct vnet_meters))
 
 enum vnet_table_id {
 #define VNET_TABLE_ENUM(id, name, key, value) VNET_TABLE_##id,
@@ -46,6 +48,8 @@ enum vnet_meta { VNET_META_NEXT_POLICY = 0, VNET_META_LAST_GROUP = 1, VNET_META_
 #define VNET_MAX_RULES 1048576
 #define VNET_MAX_PEERS 262144
 
+struct vnet_handlers;
+
 /* Owns everything in it, but `ports` only when `owns_ports`: the kernel's driver maps that. */
 struct vnet_datapath {
 	__u32 max_ports;
@@ -56,10 +60,20 @@ struct vnet_datapath {
 	struct vnet_table *fragments;
 	struct vnet_counters *counters;
 	struct vnet_ring *ring; /* of captured frames; NULL while nobody captures */
+	struct vnet_handlers *handlers; /* of the operator's tables; NULL: there are none */
+	int owns_handlers;
 };
 
 #define VNET_MAX_OUT 64
 #define VNET_TRACE_RULES 4
+#define VNET_TRACE_STEPS VNET_HANDLER_TABLES
+
+/* A table that a frame came to; `entry` is its rule there, 0: a miss. */
+struct vnet_trace_step {
+	__u32 table;
+	__u32 entry;
+	__u32 action;
+};
 
 /* What a run asked its surroundings for; see trace.h. */
 struct vnet_trace {
@@ -69,6 +83,9 @@ struct vnet_trace {
 	__u32 conns, fragments; /* how often it looked */
 	struct vnet_conn_key conn;
 	struct vnet_fragment_key fragment;
+	__u32 steps; /* through the operator's tables */
+	struct vnet_trace_step step[VNET_TRACE_STEPS];
+	struct vnet_packet_rate rate[2]; /* stand for the live ones */
 };
 
 /* One frame on its way through the native datapath. */
@@ -78,14 +95,16 @@ struct vnet_ctx {
 	__u32 length;
 	__u32 ifindex;
 	__u64 now;
+	__u32 gso_size; /* of the payload of each frame that it is cut into; 0: it is whole */
 	__u32 outs; /* copies that were sent */
 	__u32 out[VNET_MAX_OUT];
 	struct vnet_conn draft;
 	struct vnet_trace *trace; /* NULL unless somebody wants to know */
 	__u8 *changed;            /* owned: the frame once it is not what it was; see edit.c */
-	/* Sees each frame that leaves, and where; may be NULL. */
+	/* Sees each frame that leaves, and where (0: it goes on); may be NULL. */
 	void (*leaves)(void *arg, __u32 ifindex, const __u8 *data, __u32 length);
 	void *leaves_arg;
+	int past_tables; /* it goes on as if it had come through the operator's tables */
 };
 
 /* Whether the frame itself leaves, on the result's interface. */

@@ -62,3 +62,16 @@ int vnet_rewrite(struct vnet_ctx *ctx, const __u8 *frame, __u32 length)
 	ctx->length = length;
 	return 0;
 }
+
+int vnet_store(struct vnet_ctx *ctx, __u32 offset, const void *from, __u32 length)
+{
+	__u8 *frame;
+
+	if (offset > ctx->length || length > ctx->length - offset)
+		return -1;
+	frame = ctx->changed ? ctx->changed : make_writable(ctx, ctx->length);
+	if (!frame)
+		return -1;
+	memcpy(frame + offset, from, length);
+	return 0;
+}

@@ -22,6 +22,9 @@ static inline int vnet_load(struct vnet_ctx *ctx, __u32 offset, void *to, __u32 
 	return 0;
 }
 
+/* Changes the frame, in a copy that the run owns; -1 when it is too short or memory is. */
+int vnet_store(struct vnet_ctx *ctx, __u32 offset, const void *from, __u32 length);
+
 /* The bytes at a fixed place, NULL when the frame ends before. */
 static inline const __u8 *vnet_peek(struct vnet_ctx *ctx, __u32 offset, __u32 length)
 {
@@ -72,6 +75,22 @@ static inline int vnet_tagged(struct vnet_ctx *ctx)
 static inline __u64 vnet_now(struct vnet_ctx *ctx)
 {
 	return ctx->now;
+}
+
+static inline __u64 vnet_now_exact(struct vnet_ctx *ctx)
+{
+	return ctx->now;
+}
+
+static inline __u32 vnet_gso_size(struct vnet_ctx *ctx)
+{
+	return ctx->gso_size;
+}
+
+/* A trace takes nothing of what the port may send. */
+static inline struct vnet_meters *vnet_meters_of(struct vnet_ctx *ctx, __u32 local_id)
+{
+	return ctx->trace ? NULL : vnet_table_get(VNET_ENV_TABLE(ctx, METERS), &local_id);
 }
 
 static inline struct vnet_iface *vnet_iface(struct vnet_ctx *ctx, __u32 ifindex)

@@ -6,15 +6,15 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "capture_abi.h"
-
-struct vnet_ring *vnet_ring_make(size_t size)
+struct vnet_ring *vnet_ring_make(size_t size, size_t head_size, size_t captured_at)
 {
 	struct vnet_ring *ring = calloc(1, sizeof(*ring) + size);
 
 	if (!ring)
 		return NULL;
 	ring->size = size;
+	ring->head_size = head_size;
+	ring->captured_at = captured_at;
 	ring->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (ring->fd >= 0)
 		return ring;
@@ -40,38 +40,40 @@ static void put(struct vnet_ring *ring, const void *from, size_t length)
 	ring->head += length;
 }
 
-static void peek(const struct vnet_ring *ring, void *to, size_t length)
+static void peek(const struct vnet_ring *ring, size_t offset, void *to, size_t length)
 {
-	size_t at = ring->tail % ring->size;
+	size_t at = (ring->tail + offset) % ring->size;
 	size_t first = length < ring->size - at ? length : ring->size - at;
 
 	memcpy(to, ring->data + at, first);
 	memcpy((char *)to + first, ring->data, length - first);
 }
 
-int vnet_ring_write(struct vnet_ring *ring, const struct vnet_capture_record *record,
-		    const __u8 *frame)
+int vnet_ring_write(struct vnet_ring *ring, const void *head, const __u8 *frame)
 {
-	if (sizeof(*record) + record->captured > ring->size - (ring->head - ring->tail))
+	__u32 captured;
+
+	memcpy(&captured, (const char *)head + ring->captured_at, sizeof(captured));
+	if (ring->head_size + captured > ring->size - (ring->head - ring->tail))
 		return -1;
-	put(ring, record, sizeof(*record));
-	put(ring, frame, record->captured);
+	put(ring, head, ring->head_size);
+	put(ring, frame, captured);
 	eventfd_write(ring->fd, 1);
 	return 0;
 }
 
 size_t vnet_ring_read(struct vnet_ring *ring, void *to, size_t room)
 {
-	struct vnet_capture_record record;
 	size_t done = 0, length;
+	__u32 captured;
 	eventfd_t count;
 
 	while (ring->tail != ring->head) {
-		peek(ring, &record, sizeof(record));
-		length = sizeof(record) + record.captured;
+		peek(ring, ring->captured_at, &captured, sizeof(captured));
+		length = ring->head_size + captured;
 		if (length > room - done)
 			return done;
-		peek(ring, (char *)to + done, length);
+		peek(ring, 0, (char *)to + done, length);
 		ring->tail += length;
 		done += length;
 	}

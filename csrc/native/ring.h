@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Captured frames in this process, first in first out, with the manners of a BPF ring buffer. */
+/* Frames for a reader in this process, first in first out, with the manners of a BPF ring buffer. */
 #ifndef VNET_RING_H
 #define VNET_RING_H
 
 #include <linux/types.h>
 #include <stddef.h>
 
-struct vnet_capture_record;
-
-/* Owns its memory and `fd`, which is readable while there are records. */
+/*
+ * Owns its memory and `fd`, which is readable while there are records. A record is a head of
+ * `head_size`, with the length of what follows in 32 bits at `captured_at`.
+ */
 struct vnet_ring {
 	size_t size;
+	size_t head_size;
+	size_t captured_at;
 	size_t head; /* where the next record goes; both only grow */
 	size_t tail;
 	int fd;
@@ -18,11 +21,10 @@ struct vnet_ring {
 };
 
 /* NULL, with errno, when memory or descriptors are short. */
-struct vnet_ring *vnet_ring_make(size_t size);
+struct vnet_ring *vnet_ring_make(size_t size, size_t head_size, size_t captured_at);
 void vnet_ring_free(struct vnet_ring *ring);
-/* The record and the first `captured` bytes of the frame. 0; -1 when there is no room. */
-int vnet_ring_write(struct vnet_ring *ring, const struct vnet_capture_record *record,
-		    const __u8 *frame);
+/* The record's head, and as many bytes of the frame as it says. 0; -1 when there is no room. */
+int vnet_ring_write(struct vnet_ring *ring, const void *head, const __u8 *frame);
 /* As many whole records as fit into `room` bytes; returns their length. */
 size_t vnet_ring_read(struct vnet_ring *ring, void *to, size_t room);
 

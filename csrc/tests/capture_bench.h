@@ -21,7 +21,8 @@ static inline void capture_begin(struct vnet_datapath *datapath, __u8 filter)
 		memcpy(capture.remote, filter & 8 ? bench_vm4 : bench_vm6, 13);
 	}
 	vnet_ring_free(datapath->ring);
-	datapath->ring = vnet_ring_make(CAPTURE_RING);
+	datapath->ring = vnet_ring_make(CAPTURE_RING, sizeof(struct vnet_capture_record),
+					offsetof(struct vnet_capture_record, captured));
 	CHECK(datapath->ring);
 	CHECK(!vnet_table_put(&datapath->table[VNET_TABLE_CAPTURES], &id, &capture));
 	datapath->ports[BENCH_PORT].flags |= VNET_PORT_CAPTURED;

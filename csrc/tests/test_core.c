@@ -2,6 +2,7 @@
 /* The C core under ASan and UBSan: frames cut at every length, floods, records, tables. */
 #include "bench.h"
 #include "capture_bench.h"
+#include "meter_tests.h"
 
 #define SECOND 1000000000ULL
 #define NOW (1000 * SECOND)
@@ -222,6 +223,11 @@ int main(void)
 	test_capture_loses_none_uncounted();
 	test_tags();
 	test_answers();
+	test_meter_is_exact();
+	test_meter_burst_then_rate();
+	test_meter_does_not_overflow();
+	test_meter_guards_a_port();
+	test_meter_counts_segments();
 	puts("core: ok");
 	return 0;
 }

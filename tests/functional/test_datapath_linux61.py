@@ -22,6 +22,7 @@ echo "linux $(busybox uname -r)"
 export PYTHONHOME=/usr PYTHONPATH=/bench:/site LD_LIBRARY_PATH=/lib
 /bin/bpftool prog loadall /vnet.bpf.o /sys/fs/bpf/vnet && echo "all programs loaded"
 busybox ls /sys/fs/bpf/vnet
+/bin/bpftool prog loadall /tables.bpf.o /sys/fs/bpf/tables && echo "tables loaded"
 /bin/bpftool prog loadall /classifier.bpf.o /sys/fs/bpf/classifier && echo "classifier loaded"
 /bin/python3.11 /make_port.py
 busybox poweroff -f
@@ -31,6 +32,9 @@ busybox poweroff -f
 #: Maps are compared when an inner one is put into its array, not when the programs are loaded.
 MAKE_PORT = """
 from vnet_agent.datapath.ebpf import EbpfDriver
+from vnet_agent.datapath import layout
+from vnet_agent.datapath.handling import TableRule
+from vnet_agent.model.handler import Miss
 from vnet_agent.model.policy import ALLOW_ALL
 from vnet_agent.model.port import Role
 port = "00000000-0000-4000-8000-000000000001"
@@ -43,6 +47,11 @@ for attempt in ("made", "adopted"):
     )
     driver.set_policy(port, ALLOW_ALL)
     print("a port is", attempt, len(driver.ports()), driver.counters(port).connections)
+    print("rules are", attempt, [len(state.rules) for state in driver.tables()])
+    drop = layout.pack("op", code=2).ljust(len(layout.pack("actions")), b"\\0")
+    ports = (0).to_bytes(2, "little") + (65535).to_bytes(2, "little")
+    match = layout.pack("match", source_ports=ports, destination_ports=ports)
+    driver.replace_table(3, [TableRule(match, drop, 1)] * 2, Miss.CONTROLLER)
     driver.close()
 """
 
@@ -66,7 +75,7 @@ def make_initrd(directory: Path) -> Path:
         ["make", "-s", "-C", str(ROOT / "csrc"), f"BUILD={build}", "skeleton", "kernel"],
         check=True,
     )
-    for name in ("vnet.bpf.o", "classifier.bpf.o"):
+    for name in ("vnet.bpf.o", "tables.bpf.o", "classifier.bpf.o"):
         shutil.copy(build / name, root)
     initrd = directory / "initrd"
     subprocess.run(
@@ -96,7 +105,10 @@ def test_datapath_loads_and_makes_ports_on_debians_kernel(tmp_path: Path) -> Non
     console = done.stdout[-6000:]
     assert f"linux {kernel.version}" in console
     assert "all programs loaded" in console, console
+    assert "tables loaded" in console, console
     assert "classifier loaded" in console, console
+    assert "rules are made []" in console, console
+    assert "rules are adopted [2]" in console, console
     for attempt in ("made", "adopted"):
         assert f"a port is {attempt} 1 0" in console, console
     for program in ("vnet_tc_from_port", "vnet_tc_to_port", "vnet_tc_uplink"):

@@ -4,8 +4,11 @@ import msgspec
 
 from vnet_agent.datapath.base import Connection, Flow, FlowPage, ImportResult, PortCounters
 from vnet_agent.exceptions import MigrationError, UnknownPort
+from vnet_agent.handlers.tables import Tables
 from vnet_agent.model.migration import Phase, Report
 from vnet_agent.model.port import Port, Role
+from vnet_agent.packets.feed import PacketFeed
+from vnet_agent.packets.outs import PacketOuts
 
 VM = "1b4e28ba-2fa1-11d2-883f-0016d3cca427"
 PORT = Port(
@@ -108,3 +111,13 @@ class Migrations:
         if self.error is not None:
             raise self.error
         self.calls.append(call)
+
+
+def handler_services(conf, driver, inventory):
+    """Tables of handlers and what belongs to them, not started."""
+    tables = Tables(conf, driver=driver, inventory=inventory)
+    return {
+        "tables": tables,
+        "packets": PacketFeed(driver, inventory, depth=conf.packets.queue),
+        "packet_outs": PacketOuts(driver, tables, inventory),
+    }

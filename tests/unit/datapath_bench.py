@@ -30,8 +30,9 @@ class Bench:
         addresses: tuple[str, ...] = (VM4, VM6),
         quota: int = 100,
         role: Role = Role.ACTIVE,
+        driver: MemoryDriver | None = None,
     ) -> None:
-        self.driver = MemoryDriver(max_ports=8)
+        self.driver = driver or MemoryDriver(max_ports=8)
         self.driver.open()
         self.native = self.driver.native
         self.now = 1000 * SECOND

@@ -71,10 +71,12 @@ def make_driver(*, answers: bool = False) -> MemoryDriver:
 
 
 def run(driver: MemoryDriver, ifindex: int, frame: bytes) -> list[tuple[int, bytes]] | str:
-    """What leaves where, or why the frame is dropped."""
+    """What leaves where, or why the frame is dropped; what goes on to the host does not leave."""
     hook = c.FROM_UPLINK if ifindex in (TRUNK, OTHER_TRUNK) else c.FROM_PORT
     action, reason, outs = driver.native.run(hook, ifindex, frame)
-    return c.REASONS[reason] if action == c.DROP else outs
+    if action == c.DROP:
+        return c.REASONS[reason]
+    return [(way, data) for way, data in outs if way]
 
 
 def datagram(source: str, target: str) -> bytes:

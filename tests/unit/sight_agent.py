@@ -5,7 +5,8 @@ import json
 import threading
 
 import datapath_bench as bench
-from api_fakes import Migrations, State
+from api_fakes import Migrations, State, handler_services
+from packet_fakes import FedDriver
 
 from vnet_agent import config
 from vnet_agent.api.server import LocalApi
@@ -34,9 +35,13 @@ class Inventory:
 
     def __init__(self, driver):
         self.driver = driver
+        self.callbacks = []
 
     def states(self):
-        return [State(port_of(entry)) for entry in self.driver.ports()]
+        return [State(port_of(entry), local_id=entry.local_id) for entry in self.driver.ports()]
+
+    def subscribe(self, callback):
+        self.callbacks.append(callback)
 
     def get(self, port):
         for state in self.states():
@@ -54,7 +59,7 @@ class Agent:
         self.conf.set_override("host", "h1")
         self.socket = str(directory / "agent.sock")
         self.conf.set_override("api_socket", self.socket)
-        self.bench = made or bench.Bench()
+        self.bench = made or bench.Bench(driver=FedDriver(max_ports=8))
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(target=self.loop.run_forever)
         self.thread.start()
@@ -68,12 +73,17 @@ class Agent:
         self.inventory = Inventory(self.bench.driver)
         self.policy.on_change = self.apply
         await self.events.start()
+        handlers = handler_services(self.conf, self.bench.driver, self.inventory)
+        self.tables, self.packets = handlers["tables"], handlers["packets"]
+        await self.tables.start()
+        await self.packets.start()
         self.api = LocalApi(
             Services(
                 conf=self.conf,
                 inventory=self.inventory,
                 driver=self.bench.driver,
                 policy=self.policy,
+                **handlers,
                 events=self.events,
                 migrations=Migrations(),
                 bus=Bus(),
@@ -98,6 +108,8 @@ class Agent:
 
     async def _stop(self):
         await self.api.close()
+        await self.packets.close()
+        await self.tables.close()
         await self.events.close()
 
     def ctl(self, *words):

@@ -11,7 +11,7 @@ import stat
 import aiohttp
 import msgspec
 import pytest
-from api_fakes import CONNECTION, PORT, VM, Driver, Inventory, Migrations
+from api_fakes import CONNECTION, PORT, VM, Driver, Inventory, Migrations, handler_services
 
 from vnet_agent import config
 from vnet_agent.api import events as events_api
@@ -69,6 +69,7 @@ async def site(conf):
         inventory=Inventory(),
         driver=site.driver,
         policy=site.policy,
+        **handler_services(conf, site.driver, Inventory()),
         events=site.events,
         migrations=site.migrations,
         bus=site.bus,

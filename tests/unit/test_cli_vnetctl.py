@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from api_fakes import CONNECTION, PORT, REPORT, VM, Driver, Inventory, Migrations
+from api_fakes import CONNECTION, PORT, REPORT, VM, Driver, Inventory, Migrations, handler_services
 
 from vnet_agent import config
 from vnet_agent.api.server import LocalApi
@@ -50,6 +50,7 @@ class Agent:
                 inventory=Inventory(),
                 driver=self.driver,
                 policy=self.policy,
+                **handler_services(self.conf, self.driver, Inventory()),
                 events=self.events,
                 migrations=Migrations(),
                 bus=Bus(),

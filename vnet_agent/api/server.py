@@ -20,10 +20,12 @@ from vnet_agent.api import (
     hook,
     metrics,
     migrations,
+    packets,
     ports,
     problem,
     rules,
     status,
+    tables,
     trace,
 )
 from vnet_agent.api.services import SERVICES, Services
@@ -36,7 +38,7 @@ LOG = logging.getLogger(__name__)
 MAX_BODY = 13 << 20
 _ROOMS = (
     *(status, ports, connections, flows, trace, capture),
-    *(rules, events, migrations, hook, metrics),
+    *(rules, tables, packets, events, migrations, hook, metrics),
 )
 
 

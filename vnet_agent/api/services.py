@@ -10,9 +10,12 @@ from oslo_config import cfg
 from vnet_agent.bus import Bus
 from vnet_agent.datapath.base import Driver
 from vnet_agent.events.log import EventLog
+from vnet_agent.handlers.tables import Tables
 from vnet_agent.model.migration import Report
 from vnet_agent.model.port import PortState
 from vnet_agent.model.virt import HookCall
+from vnet_agent.packets.feed import PacketFeed
+from vnet_agent.packets.outs import PacketOuts
 from vnet_agent.policy.store import PolicyStore
 
 
@@ -40,6 +43,9 @@ class Services:
     inventory: Inventory
     driver: Driver
     policy: PolicyStore
+    tables: Tables
+    packets: PacketFeed
+    packet_outs: PacketOuts
     events: EventLog
     migrations: Migrations
     bus: Bus

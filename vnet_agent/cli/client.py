@@ -59,8 +59,8 @@ class Client:
         with self._request("GET", parts, query) as response:
             return json.load(response)
 
-    def put(self, *parts: str, body: bytes, **query: Any) -> Any:
-        with self._request("PUT", parts, query, body) as response:
+    def put(self, *parts: str, body: bytes, match: str | None = None, **query: Any) -> Any:
+        with self._request("PUT", parts, query, body, match=match) as response:
             return json.load(response)
 
     def post(

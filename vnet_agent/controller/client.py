@@ -93,6 +93,7 @@ class ControllerClient:
         self._is_changed = asyncio.Event()
         self._revision = 0
         self._policy_mark = ""
+        self._turns: list[tuple[str, Callable[[], Awaitable[None]]]] = []
         self._members_digest = ""
         self.is_reachable = False
         #: Where other agents fetch the state of ports; the migration server may know better.
@@ -113,8 +114,13 @@ class ControllerClient:
             ("Migration reports to the controller", self._send_reports),
             ("Policy from the controller", self._fetch_policy),
             ("Members of groups from the controller", self._fetch_members),
+            *self._turns,
         ):
             self._tasks.append(asyncio.create_task(self._repeat(name, turn), name=name))
+
+    def add_turn(self, name: str, turn: Callable[[], Awaitable[None]]) -> None:
+        """Repeat the turn from `start` on, with pauses after a failure."""
+        self._turns.append((name, turn))
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -133,6 +139,10 @@ class ControllerClient:
         }
 
     # -- for the rest of the agent
+
+    async def call_host(self, method: str, path: str, body: Any = None, **how: Any) -> Any:
+        """Ask about this host: `path` is below its own. Raises ControllerError."""
+        return await self._call(method, self._path + path, body, **how)
 
     async def locate(self, instance: str) -> tuple[str, str] | None:
         """Host and migration URL of the agent that has the VM; None if nobody can tell now."""

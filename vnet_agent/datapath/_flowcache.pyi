@@ -26,8 +26,16 @@ PORT_BRIDGED: int
 PORT_ADDRESSES: int
 PORT_ANSWERED: int
 PORT_OPEN: int
+PORT_METERED: int
 PORT_CAPTURED: int
+PORT_TABLES: int
+MARKED: int
 CAPTURE_SNAP: int
+HANDLER_TABLES: int
+MAX_OPS: int
+VLAN_PRESENT: int
+KIND_FRAGMENT: int
+KIND_EGRESS: int
 IFACE_PORT: int
 IFACE_UPLINK: int
 IFACE_TAGGED: int
@@ -53,6 +61,7 @@ TABLE_VLANS: int
 TABLE_BINDINGS: int
 TABLE_GROUPS: int
 TABLE_PEERS: int
+TABLE_METERS: int
 
 REASONS: tuple[str, ...]
 STATES: tuple[str, ...]
@@ -125,19 +134,48 @@ class Datapath:
     def capture_close(self) -> None:
         """Take the ring away, an earlier agent's too; there may be none."""
 
+    def handlers_open(self, interval_ns: int, burst_ns: int, /) -> None:
+        """Make tables of handlers, or adopt those of an earlier agent; and the rate at which each
+        port's frames may go to the controller."""
+
+    def handlers_left(self) -> bool:
+        """Whether there are tables to adopt."""
+
+    def handlers_used(self) -> bool:
+        """Whether any table has a rule, or a miss that does not continue."""
+
+    def handlers_replace(
+        self, table: int, miss: int, matches: bytes, actions: bytes, cookies: bytes, /
+    ) -> list[int]:
+        """Put rules in the place of all that the table has: arrays of struct `match`, struct
+        `actions` and 32 bits. Their ids."""
+
+    def handlers_insert(self, table: int, match: bytes, actions: bytes, cookie: int, /) -> int: ...
+    def handlers_delete(self, table: int, entry: int, /) -> None: ...
+    def handlers_items(
+        self, table: int, /
+    ) -> tuple[int, list[tuple[int, bytes, bytes, int]]] | None:
+        """What a miss does, and (id, match, actions, cookie) of each rule; None: nothing."""
+
+    def packet_fd(self) -> int:
+        """Readable while there are packet-ins."""
+
+    def packet_read(self) -> bytes:
+        """Struct `packet_in`, each followed by its bytes of the frame; b"" for none."""
+
     def now(self) -> int: ...
 
 class Native(Datapath):
     def __new__(cls, max_ports: int = 1024) -> Native: ...
     def process(
-        self, hook: int, ifindex: int, frame: bytes, now: int = 0, /
+        self, hook: int, ifindex: int, frame: bytes, now: int = 0, past_tables: bool = False, /
     ) -> tuple[int, int, tuple[int, ...]]:
         """Action, reason, and the interfaces on which the frame leaves."""
 
     def run(
-        self, hook: int, ifindex: int, frame: bytes, now: int = 0, /
+        self, hook: int, ifindex: int, frame: bytes, now: int = 0, past_tables: bool = False, /
     ) -> tuple[int, int, list[tuple[int, bytes]]]:
-        """As `process`, but each interface with the frame as it leaves there."""
+        """As `process`, but each interface (0: it goes on) with the frame as it leaves there."""
 
     def set_clock(self, now: int, /) -> None:
         """Stop the clock at `now` ns; 0 lets it run."""
@@ -148,6 +186,9 @@ class Kernel(Datapath):
     def unpin(self) -> None: ...
     def attach(self, ifindex: int, uplink: bool, /) -> None: ...
     def detach(self, ifindex: int, uplink: bool, /) -> None: ...
+    def send(self, ifindex: int, egress: bool, through_tables: bool, frame: bytes, /) -> None:
+        """Let the frame be one from the VM behind the interface (`egress`), or to it."""
+
     def test_run(
         self, hook: int, ifindex: int, frame: bytes, repeat: int = 1, /
     ) -> tuple[int, int]:

@@ -12,6 +12,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import msgspec
 
 from vnet_agent.datapath.captured import Capture, CaptureRequest
+from vnet_agent.datapath.handling import PacketIn, TableRule, TableState
+from vnet_agent.exceptions import TablesUnsupported
+from vnet_agent.model.handler import Miss
 from vnet_agent.model.policy import Policy
 from vnet_agent.model.port import Role
 
@@ -242,7 +245,11 @@ class Driver(abc.ABC):
 
     @abc.abstractmethod
     def set_policy(self, port: str, policy: Policy) -> None:
-        """Replace the port's rules as a whole; when it returns, no frame sees the old verdict."""
+        """Replace the port's rules and limits as a whole.
+
+        When it returns, no frame sees the old verdict. Limits that stay the same go on with what
+        they have let through.
+        """
 
     @abc.abstractmethod
     def set_members(
@@ -311,3 +318,35 @@ class Driver(abc.ABC):
     @abc.abstractmethod
     def collect(self) -> int:
         """Remove expired connections everywhere; returns how many. Called every few seconds."""
+
+    # -- tables of handlers; a driver that has none raises TablesUnsupported
+
+    def tables(self) -> list[TableState]:
+        """What is in force, also of an earlier life of the agent."""
+        return []
+
+    def replace_table(self, table: int, rules: Sequence[TableRule], miss: Miss) -> list[int]:
+        """Put the rules in the place of all that the table has, in one step; their ids."""
+        raise TablesUnsupported
+
+    def insert_rule(self, table: int, rule: TableRule) -> int:
+        """The rule's id."""
+        raise TablesUnsupported
+
+    def delete_rule(self, table: int, rule_id: int) -> None:
+        raise TablesUnsupported
+
+    def packet_in_fileno(self) -> int:
+        """A descriptor that is readable while there are packet-ins; it goes with `close`."""
+        raise TablesUnsupported
+
+    def read_packet_ins(self) -> Iterator[PacketIn]:
+        """Those that are there now, in the order in which they came; never waits."""
+        raise TablesUnsupported
+
+    def send_packet(self, port: str, *, egress: bool, frame: bytes, through_tables: bool) -> None:
+        """Let the frame (Ethernet) be one from the port's VM (`egress`) or to it.
+
+        Through the tables from the first one on, or past them, as `normal` does.
+        """
+        raise TablesUnsupported

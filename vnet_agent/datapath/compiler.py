@@ -144,8 +144,12 @@ def _compile(policy: Policy, groups: dict[str, int]) -> Compiled:
 
 
 def digest(policy: Policy) -> bytes:
-    """Equal policies, and only they, have equal ones (32 bytes)."""
-    return hashlib.sha256(msgspec.json.encode(policy)).digest()
+    """Policies with equal rules, and only they, have equal ones (32 bytes).
+
+    Limits are not in it: another limit makes no verdict stale.
+    """
+    judged = {"rules": policy.rules, "established": policy.established}
+    return hashlib.sha256(msgspec.json.encode(judged)).digest()
 
 
 def _expand(

@@ -30,8 +30,12 @@ class EbpfDriver(FlowcacheDriver):
         pin_dir: str = "/sys/fs/bpf/vnet",
         max_ports: int = 1024,
         answers: bool = False,
+        packet_rate: int = 100,
     ) -> None:
-        super().__init__(conf.datapath.max_ports if conf is not None else max_ports)
+        super().__init__(
+            conf.datapath.max_ports if conf is not None else max_ports,
+            packet_rate=conf.packets.rate if conf is not None else packet_rate,
+        )
         self._answers = conf.datapath.answer_neighbours if conf is not None else answers
         self._pin_dir: str = conf.datapath.pin_dir if conf is not None else pin_dir
 
@@ -71,6 +75,16 @@ class EbpfDriver(FlowcacheDriver):
 
     def cursor(self) -> int:
         return max(super().cursor() - STAMP_NS, 0)
+
+    def packet_in_fileno(self) -> int:
+        """There from the beginning; the ring comes with the first table."""
+        return self.kernel.packet_fd()
+
+    def send_packet(self, port: str, *, egress: bool, frame: bytes, through_tables: bool) -> None:
+        with self._lock:
+            ifindex = self._tap_of(port)
+            guarded("send_packet", self._handlers.open)
+            guarded("send_packet", self.kernel.send, ifindex, egress, through_tables, frame)
 
     def _attach_interface(self, ifindex: int, *, uplink: bool) -> None:
         self.kernel.attach(ifindex, uplink)

@@ -23,12 +23,17 @@ from vnet_agent.datapath.base import (
     Run,
 )
 from vnet_agent.datapath.captured import Capture, CaptureRequest
+from vnet_agent.datapath.flags import KEPT
+from vnet_agent.datapath.handler_tables import HandlerTables
+from vnet_agent.datapath.handling import PacketIn, TableRule, TableState
+from vnet_agent.datapath.meters import MeterTable
 from vnet_agent.datapath.policies import PolicyTable
 from vnet_agent.datapath.records import decode_records
 from vnet_agent.datapath.ring import RingCapture, clear_leftovers
 from vnet_agent.datapath.segments import Segments
 from vnet_agent.datapath.topology import Topology
 from vnet_agent.exceptions import DatapathError, RecordError, StaleGeneration, UnknownPort
+from vnet_agent.model.handler import Miss
 from vnet_agent.model.policy import Policy
 from vnet_agent.model.port import Role
 
@@ -59,8 +64,9 @@ class FlowcacheDriver(Driver):
     #: Whether ports are told of known neighbours; see `[datapath] answer_neighbours`.
     _answers = False
 
-    def __init__(self, max_ports: int) -> None:
+    def __init__(self, max_ports: int, *, packet_rate: int = 100) -> None:
         self._max_ports = max_ports
+        self._packet_rate = packet_rate
         self._lock = threading.RLock()
         self._handle: c.Datapath | None = None
         self._ids: dict[str, int] = {}
@@ -83,7 +89,9 @@ class FlowcacheDriver(Driver):
         self._topology = Topology(handle, set(self._ids.values()))
         self._segments = Segments(handle)
         self._policies.adopt(handle.ports())
+        self._meters = MeterTable(handle, handle.ports())
         self._last_id = max(self._ids.values(), default=0)
+        self._handlers = HandlerTables(handle, rate=self._packet_rate)
 
     def _attach_interface(self, ifindex: int, *, uplink: bool) -> None:
         """Run the programs on the interface."""
@@ -151,6 +159,7 @@ class FlowcacheDriver(Driver):
             self._topology.remove(data)
             self._policies.release(local_id)
             guarded(f"remove_port {port}", self._c.port_clear, local_id)
+            guarded(f"remove_port {port}", self._meters.release, local_id)
             guarded(f"remove_port {port}", self._c.conns_delete, local_id)
             self._held.pop(local_id, None)
             del self._ids[self._key(port)]
@@ -247,13 +256,15 @@ class FlowcacheDriver(Driver):
     def set_policy(self, port: str, policy: Policy) -> None:
         with self._lock:
             data = self._data(port)
+            local_id = layout.number("port", "local_id", data)
             guarded(
                 f"set_policy {port}",
                 self._policies.assign,
-                layout.number("port", "local_id", data),
+                local_id,
                 policy,
                 network=layout.number("port", "network", data),
             )
+            guarded(f"set_policy {port}", self._meters.assign, local_id, policy.limits)
 
     def set_members(
         self, group: str, members: Mapping[int, Collection[str]], *, complete: bool = True
@@ -356,6 +367,38 @@ class FlowcacheDriver(Driver):
             ids = {self._id(port): self._key(port) for port in ports}
             return RingCapture(self._c, self._lock, ids, request, size=size)
 
+    # -- tables of handlers
+
+    def tables(self) -> list[TableState]:
+        with self._lock:
+            return guarded("tables", self._handlers.tables)
+
+    def replace_table(self, table: int, rules: Sequence[TableRule], miss: Miss) -> list[int]:
+        with self._lock:
+            return guarded("replace_table", self._handlers.replace, table, rules, miss)
+
+    def insert_rule(self, table: int, rule: TableRule) -> int:
+        with self._lock:
+            return guarded("insert_rule", self._handlers.insert, table, rule)
+
+    def delete_rule(self, table: int, rule_id: int) -> None:
+        with self._lock:
+            guarded("delete_rule", self._handlers.delete, table, rule_id)
+
+    def read_packet_ins(self) -> Iterator[PacketIn]:
+        with self._lock:
+            names = {local_id: port for port, local_id in self._ids.items()}
+            return iter(guarded("packet-ins", self._handlers.read_packet_ins, names))
+
+    def _tap_of(self, port: str) -> int:
+        """The interface that the port is attached to."""
+        ifindex = layout.number("port", "ifindex", self._data(port))
+        if not ifindex:
+            raise DatapathError(
+                operation=f"send to {port}", detail="the port has no interface on this host"
+            )
+        return ifindex
+
     def flush(self, port: str, *, generation: int) -> int:
         with self._lock:
             self._check_owner(port, generation)
@@ -394,7 +437,7 @@ class FlowcacheDriver(Driver):
             quota=quota,
             port=layout.pack_uuid(port),
             instance=instance_id,
-            **wanted,
+            **{**wanted, "flags": wanted["flags"] | self._handlers.flag},
         )
         self._topology.check_mac(data)
         self._c.conns_create(local_id, quota)
@@ -414,7 +457,7 @@ class FlowcacheDriver(Driver):
         self, data: bytes, wanted: dict[str, int], addresses: list[bytes], instance_id: bytes
     ) -> None:
         local_id = layout.number("port", "local_id", data)
-        kept = layout.number("port", "flags", data) & c.PORT_CAPTURED
+        kept = layout.number("port", "flags", data) & KEPT
         wanted = {**wanted, "flags": wanted["flags"] | kept}
         changed = layout.pack(
             "port",

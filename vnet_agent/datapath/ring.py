@@ -15,6 +15,7 @@ from vnet_agent.datapath.captured import (
     CapturedFrame,
     CaptureRequest,
 )
+from vnet_agent.datapath.flags import set_flag
 from vnet_agent.exceptions import CaptureBusy, DatapathError, FilterError
 
 _SECOND = 1_000_000_000
@@ -60,18 +61,10 @@ def pack_request(request: CaptureRequest) -> bytes:
 def clear_leftovers(handle: c.Datapath) -> None:
     """End what an agent captured when it died: nobody reads it."""
     for data in handle.ports():
-        _set_flag(handle, layout.number("port", "local_id", data), wanted=False)
+        set_flag(handle, layout.number("port", "local_id", data), c.PORT_CAPTURED, wanted=False)
     for key, _ in handle.table_items(c.TABLE_CAPTURES):
         handle.table_remove(c.TABLE_CAPTURES, key)
     handle.capture_close()
-
-
-def _set_flag(handle: c.Datapath, local_id: int, *, wanted: bool) -> None:
-    flags = layout.number("port", "flags", handle.port_get(local_id))
-    changed = flags | c.PORT_CAPTURED if wanted else flags & ~c.PORT_CAPTURED
-    if changed != flags:
-        offset, size = c.LAYOUT["port"]["flags"]
-        handle.port_store(local_id, offset, size, changed)
 
 
 class RingCapture(Capture):
@@ -101,7 +94,7 @@ class RingCapture(Capture):
             keys = b"".join(map(layout.u32, self._ids))
             handle.table_put(c.TABLE_CAPTURES, keys, wanted * len(self._ids))
             for local_id in self._ids:
-                _set_flag(handle, local_id, wanted=True)
+                set_flag(handle, local_id, c.PORT_CAPTURED, wanted=True)
         except (OSError, ValueError, LookupError) as error:
             self.close()
             raise DatapathError(operation="capture", detail=str(error)) from error
@@ -131,7 +124,7 @@ class RingCapture(Capture):
                     data = self._c.port_get(local_id)
                     # The id may be another port's by now.
                     if layout.unpack_uuid(layout.raw("port", "port", data)) == port:
-                        _set_flag(self._c, local_id, wanted=False)
+                        set_flag(self._c, local_id, c.PORT_CAPTURED, wanted=False)
                 except LookupError:  # removed meanwhile
                     continue
                 except ValueError:  # the datapath is closed: its next opening clears flags

@@ -41,18 +41,39 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     remote_group: str | None = None
 
 
+class Limit(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """How fast a port may send or receive, and as what its packets are marked; None: as they are.
+
+    `max_kbps` is in 1000 bit/s of whole frames without preamble and checksum, `max_pps` in frames
+    a second. A burst is what passes at once after a rest: `burst_kbits` in 1000 bits,
+    `burst_packets` in frames; None: what DEFAULT_BURST seconds bring. `dscp_mark` is 0-63.
+    """
+
+    direction: Direction
+    max_kbps: int | None = None
+    burst_kbits: int | None = None
+    max_pps: int | None = None
+    burst_packets: int | None = None
+    dscp_mark: int | None = None
+
+
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """All that applies to one port: the union of its groups."""
+    """All that applies to one port: the union of its groups' rules, one limit a direction."""
 
     rules: tuple[Rule, ...] = ()
     established: Established = Established.RECHECK
+    limits: tuple[Limit, ...] = ()
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A named set of rules and whom it applies to.
+    """A named set of rules and limits, and whom it applies to.
 
     `applies_to` holds selectors: `*`, `port:UUID`, `instance:UUID`, `project:ID`. The group's
     members are the addresses of these ports, and besides `members`: addresses and CIDRs.
+    `limits` are unset where there are none: then a group is stored, and known again, as it was
+    before there could be any.
     """
 
     name: str
@@ -60,6 +81,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     established: Established = Established.RECHECK
     applies_to: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 #: A port on which no group applies: everything is allowed (addresses are still checked).

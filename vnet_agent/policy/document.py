@@ -7,6 +7,8 @@
         rules:
           - {direction: ingress, protocol: tcp, ports: "80-443", remote: 10.0.0.0/8}
           - {direction: egress}
+        limits:
+          - {direction: egress, max_kbps: 100000}
 
 It is taken as a whole or refused as a whole.
 """
@@ -15,7 +17,7 @@ from typing import Any
 
 from vnet_agent.exceptions import PolicyError
 from vnet_agent.model.policy import Group
-from vnet_agent.policy import rules, tree
+from vnet_agent.policy import fields, rules, tree
 
 #: Characters; a thousand groups of some ten rules stay well below.
 MAX_TEXT = 1 << 20
@@ -48,9 +50,9 @@ def group_from_json(value: Any, *, where: str = "$", name: str | None = None) ->
 
 
 def _groups(root: tree.Node) -> tuple[Group, ...]:
-    fields = rules.mapping(root, _DOCUMENT_KEYS, "the document")
-    if "groups" not in fields:
+    found = fields.mapping(root, _DOCUMENT_KEYS, "the document")
+    if "groups" not in found:
         raise root.refused("there is no `groups`; write `groups: []` for none")
-    groups = rules.read_groups(fields["groups"])
-    rules.check_references(groups, fields["groups"])
+    groups = rules.read_groups(found["groups"])
+    rules.check_references(groups, found["groups"])
     return groups

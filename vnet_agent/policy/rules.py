@@ -1,13 +1,13 @@
 """From a tree to groups and rules: every key, range and combination is checked here."""
 
-import enum
 import ipaddress
 import re
 from collections.abc import Sequence
-from typing import TypeVar
 
 from vnet_agent.model.policy import Direction, Established, Group, Rule
 from vnet_agent.model.protocols import NAMES, SPELLINGS, WITH_PORTS
+from vnet_agent.policy.fields import choice, items, mapping, show
+from vnet_agent.policy.limits import read_limits
 from vnet_agent.policy.tree import Node
 
 MAX_GROUPS = 1000
@@ -28,14 +28,12 @@ _FAMILY = {"icmp": "ipv4", "icmpv6": "ipv6"}
 _RULE_KEYS = frozenset(Rule.__struct_fields__)
 _GROUP_KEYS = frozenset(Group.__struct_fields__)
 
-E = TypeVar("E", bound=enum.StrEnum)
-
 
 def read_groups(node: Node) -> tuple[Group, ...]:
     """The groups of a list node; PolicyError for a name that occurs twice."""
     groups: list[Group] = []
     names: set[str] = set()
-    for item in _list(node, MAX_GROUPS, "groups"):
+    for item in items(node, MAX_GROUPS, "groups"):
         group = read_group(item)
         if group.name in names:
             raise item.value["name"].refused(f"group {group.name!r} is defined twice")
@@ -69,10 +67,11 @@ def read_group(node: Node, *, name: str | None = None) -> Group:
     established = fields.get("established")
     return Group(
         name=read,
-        rules=tuple(read_rule(item) for item in _list(rules, MAX_RULES, "rules")),
-        established=_choice(established, Established) if established else Established.RECHECK,
+        rules=tuple(read_rule(item) for item in items(rules, MAX_RULES, "rules")),
+        established=choice(established, Established) if established else Established.RECHECK,
         applies_to=_selectors(fields.get("applies_to")),
         members=_members(fields.get("members")),
+        limits=read_limits(fields.get("limits")),
     )
 
 
@@ -86,7 +85,7 @@ def read_rule(node: Node) -> Rule:
     if (ethertype, protocol) == ("ipv6", "icmp"):
         protocol = "icmpv6"  # as Neutron reads it
     rule = Rule(
-        direction=_choice(direction, Direction),
+        direction=choice(direction, Direction),
         ethertype=ethertype,
         protocol=protocol,
         ports=_ports(fields.get("ports")),
@@ -124,55 +123,21 @@ def _check_family(rule: Rule, node: Node, fields: dict[str, Node]) -> None:
         raise fields[list(families)[-1]].refused(f"IPv4 and IPv6 in one rule: {said}")
 
 
-def mapping(node: Node, keys: frozenset[str], what: str) -> dict[str, Node]:
-    """The node's children, those that are null left out; PolicyError for a key not in `keys`."""
-    if not isinstance(node.value, dict):
-        raise node.refused(f"{what} must be a mapping")
-    for key, child in node.value.items():
-        if key not in keys:
-            known = ", ".join(sorted(keys))
-            raise child.refused(f"unknown key {key[:60]!r} in {what}; known are {known}")
-    return {key: child for key, child in node.value.items() if child.value is not None}
-
-
-def _list(node: Node | None, most: int, what: str) -> list[Node]:
-    if node is None:
-        return []
-    if not isinstance(node.value, list):
-        raise node.refused(f"{what} must be a list")
-    if len(node.value) > most:
-        raise node.refused(f"{len(node.value)} {what}; at most {most} are allowed")
-    return list(node.value)
-
-
-def _show(node: Node) -> str:
-    if isinstance(node.value, list | dict):
-        return "a list" if isinstance(node.value, list) else "a mapping"
-    return repr(node.value)[:60]
-
-
 def _name(node: Node) -> str:
     if not isinstance(node.value, str) or not NAME.match(node.value):
         raise node.refused(
-            f"{_show(node)} is no group name: 1 to 63 letters, digits, '.', '_' or '-', "
+            f"{show(node)} is no group name: 1 to 63 letters, digits, '.', '_' or '-', "
             "the first a letter or digit (a number in quotes)"
         )
     return node.value
 
 
-def _choice(node: Node, kind: type[E]) -> E:
-    for member in kind:
-        if node.value == member.value and isinstance(node.value, str):
-            return member
-    raise node.refused(f"{_show(node)} is not one of {', '.join(kind)}")
-
-
 def _selectors(node: Node | None) -> tuple[str, ...]:
     selectors: list[str] = []
-    for item in _list(node, MAX_SELECTORS, "selectors"):
+    for item in items(node, MAX_SELECTORS, "selectors"):
         if not isinstance(item.value, str) or not _SELECTOR.match(item.value):
             raise item.refused(
-                f"{_show(item)} is no selector: '*', port:UUID, instance:UUID or project:ID"
+                f"{show(item)} is no selector: '*', port:UUID, instance:UUID or project:ID"
             )
         kind, colon, rest = item.value.partition(":")
         selectors.append(item.value if kind == "project" else kind + colon + rest.lower())
@@ -182,7 +147,7 @@ def _selectors(node: Node | None) -> tuple[str, ...]:
 def _members(node: Node | None) -> tuple[str, ...]:
     """Addresses, and CIDRs of more than one; none that reaches over IPv4 from IPv6."""
     members: list[str] = []
-    for item in _list(node, MAX_MEMBERS, "members"):
+    for item in items(node, MAX_MEMBERS, "members"):
         network = ipaddress.ip_network(_cidr(item))
         if network.overlaps(_MAPPED):
             raise item.refused(f"{network} takes in IPv4; name IPv4 members as such")
@@ -196,7 +161,7 @@ def _ethertype(node: Node | None) -> str | None:
         return None
     value = node.value.lower() if isinstance(node.value, str) else None
     if value not in ("ipv4", "ipv6"):
-        raise node.refused(f"{_show(node)} is no ethertype: ipv4 or ipv6")
+        raise node.refused(f"{show(node)} is no ethertype: ipv4 or ipv6")
     return str(value)
 
 
@@ -211,7 +176,7 @@ def _protocol(node: Node | None) -> str | None:
         value = int(value) if digits else SPELLINGS.get(value.lower())
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
         raise node.refused(
-            f"{_show(node)} is no protocol: {', '.join(SPELLINGS)}, any or a number 0-255"
+            f"{show(node)} is no protocol: {', '.join(SPELLINGS)}, any or a number 0-255"
         )
     return NAMES.get(value, str(value))
 
@@ -232,9 +197,7 @@ def _ports(node: Node | None) -> tuple[int, int] | None:
         case [int() as low, int() as high] if 1 <= low <= high <= 65535:
             if not any(isinstance(end, bool) for end in pair):
                 return low, high
-    raise node.refused(
-        f'{_show(node)} are no ports: a number 1-65535, or a range such as "80-443"'
-    )
+    raise node.refused(f'{show(node)} are no ports: a number 1-65535, or a range such as "80-443"')
 
 
 def _octet(node: Node | None) -> int | None:
@@ -242,7 +205,7 @@ def _octet(node: Node | None) -> int | None:
         return None
     value = node.value
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= 255:
-        raise node.refused(f"{_show(node)} is no number 0-255")
+        raise node.refused(f"{show(node)} is no number 0-255")
     return value
 
 
@@ -257,7 +220,7 @@ def _remote_group(node: Node | None) -> str | None:
 def _cidr(node: Node) -> str:
     text = node.value
     if not isinstance(text, str) or not re.fullmatch(r"[0-9A-Fa-f:.]{2,45}(/[0-9]{1,3})?", text):
-        raise node.refused(f"{_show(node)} is no CIDR such as 10.0.0.0/8 or 2001:db8::/32")
+        raise node.refused(f"{show(node)} is no CIDR such as 10.0.0.0/8 or 2001:db8::/32")
     try:
         return str(ipaddress.ip_network(text, strict="/" in text))
     except ValueError as error:

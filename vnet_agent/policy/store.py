@@ -14,6 +14,7 @@ from vnet_agent.files import replace_file
 from vnet_agent.model.policy import ALLOW_ALL, DENY_ALL, Established, Group, Policy, Rule
 from vnet_agent.model.port import Port
 from vnet_agent.policy import document
+from vnet_agent.policy.limits import merge_limits
 from vnet_agent.policy.members import MemberFile, Members
 
 LOG = logging.getLogger(__name__)
@@ -99,21 +100,36 @@ class PolicyStore:
 
     def groups_of(self, port: Port) -> list[Group]:
         """The groups that apply to the port, in their order."""
-        selectors = ["*", f"port:{port.uuid}", f"instance:{port.instance}"]
-        if port.project is not None:
-            selectors.append(f"project:{port.project}")
-        numbers = {number for key in selectors for number in self._index.get(key, ())}
-        return [self._state.groups[number] for number in sorted(numbers)]
+        return [group for _, group in self._ranked(port)]
+
+    def _ranked(self, port: Port) -> list[tuple[int, Group]]:
+        """The same, each with a number that is higher the closer its selector names the port."""
+        selectors = ["*"] if port.project is None else ["*", f"project:{port.project}"]
+        selectors += [f"instance:{port.instance}", f"port:{port.uuid}"]
+        ranks = {
+            number: rank
+            for rank, key in enumerate(selectors)
+            for number in self._index.get(key, ())
+        }
+        return [(ranks[number], self._state.groups[number]) for number in sorted(ranks)]
 
     def resolve(self, port: Port) -> Policy:
-        """The union of the rules of all groups that apply to the port, in the groups' order."""
-        groups = self.groups_of(port)
+        """The union of the rules of all groups that apply to the port, in the groups' order.
+
+        A group with limits and no rules does not say who may talk: its limits hold, and the rest
+        is as without it.
+        """
+        ranked = self._ranked(port)
+        groups = [group for _, group in ranked if group.rules or not group.limits]
+        limits = merge_limits(ranked)
         if not groups:
-            return self._unbound
+            return msgspec.structs.replace(self._unbound, limits=limits)
         rules: dict[Rule, None] = {rule: None for group in groups for rule in group.rules}
         keep = all(group.established is Established.KEEP for group in groups)
         return Policy(
-            rules=tuple(rules), established=Established.KEEP if keep else Established.RECHECK
+            rules=tuple(rules),
+            established=Established.KEEP if keep else Established.RECHECK,
+            limits=limits,
         )
 
     async def load(self) -> None:

@@ -10,6 +10,7 @@ from vnet_controller.api import (
     instances,
     members,
     migrations,
+    packets,
     page,
     ports,
 )
@@ -23,7 +24,8 @@ def make_application(services: Services) -> web.Application:
     )
     application[SERVICES] = services
     application.on_response_prepare.append(harden_response)
-    for room in (events, hosts, instances, ports, migrations, groups, members, health):
+    rooms = (events, hosts, instances, ports, migrations, groups, members, packets, health)
+    for room in rooms:
         application.add_routes(room.ROUTES)
     page.add_routes(application)
     return application

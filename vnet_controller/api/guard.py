@@ -25,7 +25,10 @@ _HEADERS = {
 }
 
 #: Routes whose answers take as long as nothing happens.
-_SLOW = ("/v1/events/stream", "/v1/hosts/{host}/policy")
+_SLOW = (
+    *("/v1/events/stream", "/v1/hosts/{host}/policy"),
+    *("/v1/packet-ins/stream", "/v1/hosts/{host}/orders"),
+)
 
 
 async def harden_response(_request: web.Request, response: web.StreamResponse) -> None:

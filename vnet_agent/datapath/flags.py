@@ -1,0 +1,15 @@
+"""Flags of a port that its description does not tell; a change of that leaves them alone."""
+
+from vnet_agent.datapath import _flowcache as c
+from vnet_agent.datapath import layout
+
+KEPT = c.PORT_CAPTURED | c.PORT_METERED | c.PORT_TABLES
+
+
+def set_flag(handle: c.Datapath, local_id: int, flag: int, *, wanted: bool) -> None:
+    """In one store; the caller holds the driver's lock."""
+    flags = layout.number("port", "flags", handle.port_get(local_id))
+    changed = flags | flag if wanted else flags & ~flag
+    if changed != flags:
+        offset, size = c.LAYOUT["port"]["flags"]
+        handle.port_store(local_id, offset, size, changed)

@@ -1,0 +1,156 @@
+"""What a rule does with a frame: a list of actions whose last one ends the frame's way."""
+
+import ipaddress
+
+from vnet_agent.handlers import words
+from vnet_agent.handlers.match import is_ip
+from vnet_agent.model.handler import ENDS, TABLES, UPLINK, WHOLE_FRAME, Action, Kind, Match, Value
+from vnet_agent.policy.fields import mapping
+from vnet_agent.policy.tree import Node
+
+#: VNET_MAX_OPS
+MAX_OPS = 8
+
+SETTABLE = (
+    *("eth_src", "eth_dst", "ip_src", "ip_dst", "ip_dscp", "ip_ttl"),
+    *("tcp_src", "tcp_dst", "udp_src", "udp_dst", "metadata", "conn_mark"),
+)
+#: Actions of the picture that need what is not there yet, and why not.
+_LATER = {
+    "meter": "meters are not there yet",
+    "group": "groups of ports are not there yet; use output",
+    "track": "tracking and NAT are not there yet; `normal` tracks",
+}
+_WITHOUT_VALUE = (Kind.NORMAL, Kind.DROP, Kind.POP_VLAN, Kind.CONTROLLER)
+
+
+def read_actions(node: Node | None, rule: Node, match: Match, table: int) -> tuple[Action, ...]:
+    """The actions of a rule of `table` for frames of `match`."""
+    if node is None:
+        raise rule.refused("a rule needs actions, such as [drop] or [normal]")
+    if not isinstance(node.value, list):
+        raise node.refused("actions must be a list, such as [drop]")
+    actions: list[Action] = []
+    for item in node.value:
+        if actions and actions[-1].kind in ENDS:
+            raise item.refused(
+                f"nothing can follow {actions[-1].kind}, which ends the frame's way"
+            )
+        actions.extend(_read_action(item, match, table))
+        if sum(count_ops(action) for action in actions) > MAX_OPS:
+            raise item.refused(
+                f"a rule has room for {MAX_OPS} actions (an IPv6 address that is set counts for "
+                "two); go on in another table"
+            )
+    if not actions or actions[-1].kind not in ENDS:
+        ends = ", ".join(kind for kind in Kind if kind in ENDS)
+        raise node.refused(f"the last action must say where the frame goes: {ends}")
+    return tuple(actions)
+
+
+def count_ops(action: Action) -> int:
+    """Places in struct vnet_actions."""
+    is_address = action.field in ("ip_src", "ip_dst")
+    return 2 if is_address and ":" in str(action.value) else 1
+
+
+def _read_action(node: Node, match: Match, table: int) -> list[Action]:
+    kind, value = _read_kind(node)
+    if value is None and kind not in _WITHOUT_VALUE:
+        raise node.refused(f"{kind} needs a value, as in {{{kind}: ...}}")
+    if value is None:
+        return [Action(kind=kind, number=WHOLE_FRAME if kind is Kind.CONTROLLER else 0)]
+    match kind:
+        case Kind.OUTPUT if value.value == UPLINK:
+            return [Action(kind=kind, port=UPLINK)]
+        case Kind.OUTPUT | Kind.MIRROR:
+            return [Action(kind=kind, port=words.read_uuid(value))]
+        case Kind.GOTO:
+            return [Action(kind=kind, number=_read_goto(value, table))]
+        case Kind.CONTROLLER:
+            length = mapping(value, frozenset({"max_len"}), "controller").get("max_len")
+            number = WHOLE_FRAME if length is None else words.read_number(length, 0, WHOLE_FRAME)
+            return [Action(kind=kind, number=number)]
+        case Kind.PUSH_VLAN:
+            return [Action(kind=kind, number=_read_tag(value))]
+        case Kind.SET:
+            return _read_set(value, match)
+        case _:
+            raise value.refused(f"{kind} takes no value")
+
+
+def _read_kind(node: Node) -> tuple[Kind, Node | None]:
+    """`name`, or a mapping of the one name to its value."""
+    name, value = node.value, None
+    if isinstance(name, dict):
+        if len(name) != 1:
+            raise node.refused("an action is one name, or one name and its value")
+        ((name, value),) = name.items()
+    if isinstance(name, str) and name in _LATER:
+        raise node.refused(f"{name}: {_LATER[name]}")
+    if not isinstance(name, str) or name not in Kind.__members__.values():
+        said = repr(name)[:60] if isinstance(name, str) else words.show(node)
+        raise node.refused(f"{said} is no action; known are {', '.join(Kind)}")
+    return Kind(name), value if value is not None and value.value is not None else None
+
+
+def _read_goto(node: Node, table: int) -> int:
+    if table == TABLES - 1:
+        raise node.refused(f"table {table} is the last one: there is none to go to")
+    number = words.parse_number(node.value)
+    if number is None or not table < number < TABLES:
+        raise node.refused(
+            f"{words.show(node)} is no table behind this one: {table + 1} to {TABLES - 1}"
+        )
+    return number
+
+
+def _read_tag(node: Node) -> int:
+    """`100`, or `{vid: 100, pcp: 3}`."""
+    if not isinstance(node.value, dict):
+        return words.read_number(node, 0, 4095)
+    fields = mapping(node, frozenset({"vid", "pcp"}), "push_vlan")
+    if "vid" not in fields:
+        raise node.refused("push_vlan needs a vid")
+    priority = words.read_number(fields["pcp"], 0, 7) if "pcp" in fields else 0
+    return priority << 13 | words.read_number(fields["vid"], 0, 4095)
+
+
+def _read_set(node: Node, match: Match) -> list[Action]:
+    fields = mapping(node, frozenset(SETTABLE), "set")
+    if not fields:
+        raise node.refused("set needs a field and its value, as in {set: {ip_dscp: 10}}")
+    return [
+        Action(kind=Kind.SET, field=name, value=_read_value(name, child, match))
+        for name, child in fields.items()
+    ]
+
+
+def _read_value(name: str, node: Node, match: Match) -> Value:
+    match name:
+        case "eth_src" | "eth_dst":
+            mac = words.read_mac(node)
+            if "/" in mac:
+                raise node.refused("a MAC address is set as a whole, without a mask")
+            return mac
+        case "ip_src" | "ip_dst":
+            address = words.read_address(node)
+            family = f"ipv{ipaddress.ip_address(address).version}"
+            if match.eth_type != family:
+                raise node.refused(
+                    f"setting {name} to {address} needs a match on eth_type {family}"
+                )
+            return address
+        case "ip_dscp" | "ip_ttl":
+            if not is_ip(match):
+                raise node.refused(f"setting {name} needs a match on eth_type ipv4 or ipv6")
+            return words.read_number(node, 0, 63 if name == "ip_dscp" else 255)
+        case "metadata":
+            return hex(words.read_number(node, 0, (1 << 64) - 1))
+        case "conn_mark":
+            return hex(words.read_number(node, 0, (1 << 32) - 1))
+        case _:
+            protocol = name.partition("_")[0]
+            if match.ip_proto != protocol:
+                raise node.refused(f"setting {name} needs a match on ip_proto {protocol}")
+            return words.read_number(node, 0, 0xFFFF)
