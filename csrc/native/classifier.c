@@ -12,7 +12,6 @@ static int fill_head(struct vnet_classifier *classifier, __u32 sets)
 	struct vnet_image_head *head = &vnet_at(classifier, 0)->head;
 	struct vnet_image_wide *wide = &vnet_at(classifier, 1)->head_wide;
 
-	head->version = VNET_IMAGE_VERSION;
 	head->sets = sets;
 	/* Whoever knew the factors could write rules that all share a hash. */
 	if (getrandom(head->factor, sizeof(head->factor), 0) != sizeof(head->factor) ||
@@ -24,6 +23,7 @@ static int fill_head(struct vnet_classifier *classifier, __u32 sets)
 	for (int i = 0; i < VNET_WIDE_WORDS; i++)
 		wide->factor[i] |= 1;
 	head->filter_factor |= 1;
+	vnet_publish(head->version, VNET_IMAGE_VERSION);
 	return 0;
 }
 

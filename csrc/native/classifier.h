@@ -55,6 +55,12 @@ struct vnet_measure {
  */
 int vnet_classifier_init(struct vnet_classifier *classifier, __u32 lines, __u32 sets, void *memory,
 			 void (*wait)(void *arg), void *arg);
+/*
+ * Takes over an image with all of its sets, of a writer that may have ended at any point; rules
+ * keep their names. -EINVAL: it is none, or is damaged; readers have what they had.
+ */
+int vnet_classifier_adopt(struct vnet_classifier *classifier, __u32 lines, void *memory,
+			  void (*wait)(void *arg), void *arg);
 void vnet_classifier_free(struct vnet_classifier *classifier);
 
 /*

@@ -33,19 +33,19 @@ static void list_remove(struct vnet_blocks *blocks, __u32 line, __u32 order)
 		blocks->head[order] = next;
 }
 
-/* The largest aligned blocks that cover what is not reserved. */
-static void add_all(struct vnet_blocks *blocks)
+/* The largest aligned blocks that cover the lines from `line` to before `end`. */
+static void add_run(struct vnet_blocks *blocks, __u32 line, __u32 end)
 {
-	__u32 line = blocks->reserved, order;
+	__u32 order;
 
-	while (line < blocks->lines) {
+	blocks->free_lines += end - line;
+	while (line < end) {
 		order = (__u32)__builtin_ctz(line);
-		while (order >= VNET_BLOCK_ORDERS || (1U << order) > blocks->lines - line)
+		while (order >= VNET_BLOCK_ORDERS || (1U << order) > end - line)
 			order--;
 		list_add(blocks, line, order);
 		line += 1U << order;
 	}
-	blocks->free_lines = blocks->lines - blocks->reserved;
 }
 
 int vnet_blocks_init(struct vnet_blocks *blocks, __u32 lines, __u32 reserved,
@@ -63,8 +63,22 @@ int vnet_blocks_init(struct vnet_blocks *blocks, __u32 lines, __u32 reserved,
 		vnet_blocks_free(blocks);
 		return -1;
 	}
-	add_all(blocks);
+	add_run(blocks, blocks->reserved, lines);
 	return 0;
+}
+
+void vnet_blocks_exclude(struct vnet_blocks *blocks, const __u8 *used)
+{
+	__u32 line = blocks->reserved, end;
+
+	memset(blocks->head, 0, sizeof(blocks->head));
+	memset(blocks->order, 0, blocks->lines);
+	blocks->free_lines = 0;
+	for (; line < blocks->lines; line = end + 1) {
+		for (end = line; end < blocks->lines && !used[end]; end++)
+			;
+		add_run(blocks, line, end);
+	}
 }
 
 void vnet_blocks_free(struct vnet_blocks *blocks)

@@ -29,6 +29,8 @@ struct vnet_blocks {
 int vnet_blocks_init(struct vnet_blocks *blocks, __u32 lines, __u32 reserved,
 		     void (*wait)(void *arg), void *arg);
 void vnet_blocks_free(struct vnet_blocks *blocks);
+/* Before any was handed out: blocks that are in use, by line, are not free. */
+void vnet_blocks_exclude(struct vnet_blocks *blocks, const __u8 *used);
 /* The first line of 2^order, 0 when there is no room even after readers were waited for. */
 __u32 vnet_blocks_take(struct vnet_blocks *blocks, __u32 order);
 /* Back at once: nobody has ever seen it. */

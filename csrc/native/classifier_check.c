@@ -27,24 +27,6 @@ static void own(struct check *check, __u32 line, __u32 count, const char *wrong)
 			check->wrong = wrong;
 }
 
-/* The buckets before the one that has the rule's slot. */
-static void count_passed(struct check *check, __u64 hash, __u32 line)
-{
-	__u64 region = check->subtable->region;
-	__u32 lines = vnet_region_lines(region), at = VNET_HASH_BUCKET(hash);
-	const struct vnet_bucket *bucket;
-
-	for (__u32 i = 0; i < lines; i++, at += VNET_HASH_STEP(hash)) {
-		bucket = &vnet_at(check->classifier, (__u32)region + (at & (lines - 1)))->bucket;
-		for (int slot = 0; slot < VNET_BUCKET_SLOTS; slot++)
-			if (bucket->marks >> 8 * slot & 0xff &&
-			    VNET_SLOT_LINE(bucket->slot[slot]) == line)
-				return;
-		check->passed[at & (lines - 1)]++;
-	}
-	check->wrong = "a rule is not where its hash leads";
-}
-
 static void check_rule(__u32 line, void *arg)
 {
 	struct check *check = arg;
@@ -59,7 +41,8 @@ static void check_rule(__u32 line, void *arg)
 	vnet_entry_bits(classifier, line, &bits);
 	vnet_subtable_mask(check->subtable, &mask);
 	hash = vnet_subtable_hash(classifier, check->subtable, &bits.value);
-	count_passed(check, hash, line);
+	if (vnet_subtable_count_passed(classifier, check->subtable, hash, line, check->passed))
+		check->wrong = "a rule is not where its hash leads";
 	if (!vnet_within(&mask, &bits.mask))
 		check->wrong = "a subtable hashes what its rule does not ask for";
 	if (entry->subtable != check->index)

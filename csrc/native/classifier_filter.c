@@ -159,6 +159,11 @@ static __u8 filter_bits(__u32 rules)
 	return bits < LEAST_BITS ? LEAST_BITS : bits > MOST_BITS ? MOST_BITS : bits;
 }
 
+int vnet_filter_bits_are_valid(__u8 bits)
+{
+	return bits >= LEAST_BITS && bits <= MOST_BITS;
+}
+
 int vnet_filter_is_due(const struct vnet_set *set)
 {
 	return set->rules >= LEAST_RULES &&

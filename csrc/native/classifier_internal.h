@@ -98,6 +98,15 @@ int vnet_subtable_drop(struct vnet_classifier *classifier, struct vnet_subtable 
 		       __u64 hash, __u32 line);
 int vnet_subtable_holds(struct vnet_classifier *classifier, struct vnet_subtable *subtable,
 			__u64 hash, __u32 line);
+/* Adds 1 to each bucket, of the region's, before the rule's own; -EINVAL: its hash leads nowhere. */
+int vnet_subtable_count_passed(struct vnet_classifier *classifier, struct vnet_subtable *subtable,
+			       __u64 hash, __u32 line, __u32 *passed);
+/*
+ * After a writer that ended at any point: buckets count what passed them, by the numbers given, and
+ * slots that are not in use are 0.
+ */
+void vnet_subtable_repair(struct vnet_classifier *classifier, struct vnet_subtable *subtable,
+			  const __u32 *passed);
 /* Calls with the line of each rule. */
 void vnet_subtable_visit(struct vnet_classifier *classifier, struct vnet_subtable *subtable,
 			 void (*step)(__u32 line, void *arg), void *arg);
@@ -110,6 +119,7 @@ void vnet_filter_add(struct vnet_classifier *classifier, struct vnet_set *set,
 /* Whether the set has outgrown the filter it has, or the lack of one. */
 int vnet_filter_is_due(const struct vnet_set *set);
 __u32 vnet_filter_lines(const struct vnet_set *set);
+int vnet_filter_bits_are_valid(__u8 bits);
 
 /* classifier_choose.c */
 struct vnet_choice {

@@ -28,6 +28,20 @@ static int can_wait(void)
 	return syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0) & MEMBARRIER_CMD_GLOBAL;
 }
 
+static int begin(struct vnet_classifier *classifier, union vnet_line *memory, __u32 lines,
+		 __u32 sets)
+{
+	int error;
+
+	if (!memory->head.version)
+		return vnet_classifier_init(classifier, lines, sets, memory, vnet_wait_for_programs,
+					    NULL);
+	if (memory->head.sets != sets)
+		return -EEXIST;
+	error = vnet_classifier_adopt(classifier, lines, memory, vnet_wait_for_programs, NULL);
+	return error == -EINVAL ? -EUCLEAN : error;
+}
+
 int vnet_classifier_map(struct vnet_classifier *classifier, int fd, __u32 lines, __u32 sets)
 {
 	size_t size = lines * sizeof(union vnet_line);
@@ -39,7 +53,7 @@ int vnet_classifier_map(struct vnet_classifier *classifier, int fd, __u32 lines,
 	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (memory == MAP_FAILED)
 		return -errno;
-	error = vnet_classifier_init(classifier, lines, sets, memory, vnet_wait_for_programs, NULL);
+	error = begin(classifier, memory, lines, sets);
 	if (error)
 		munmap(memory, size);
 	return error;

@@ -9,9 +9,10 @@
 void vnet_wait_for_programs(void *arg);
 
 /*
- * Maps the lines of `fd`, an array map made with BPF_F_MMAPABLE that has nothing in it yet, and
- * begins an image there. The map outlives the classifier. 0, or -errno as the kernel says, besides
- * what vnet_classifier_init() returns.
+ * Maps the lines of `fd`, an array map made with BPF_F_MMAPABLE. What an earlier process left is
+ * taken over; in a map with nothing in it yet an image begins. The map outlives the classifier. 0,
+ * or -errno as the kernel says, besides what vnet_classifier_init() returns; -EEXIST: there is an
+ * image, for another number of sets; -EUCLEAN: one of another version, or damaged.
  */
 int vnet_classifier_map(struct vnet_classifier *classifier, int fd, __u32 lines, __u32 sets);
 void vnet_classifier_unmap(struct vnet_classifier *classifier);

@@ -203,6 +203,19 @@ int vnet_subtable_holds(struct vnet_classifier *classifier, struct vnet_subtable
 	return locate(classifier, subtable, hash, line, &passed) >= 0;
 }
 
+int vnet_subtable_count_passed(struct vnet_classifier *classifier, struct vnet_subtable *subtable,
+			       __u64 hash, __u32 line, __u32 *passed)
+{
+	__u32 lines = vnet_region_lines(subtable->region), at = VNET_HASH_BUCKET(hash);
+
+	for (__u32 i = 0; i < lines; i++, at += VNET_HASH_STEP(hash)) {
+		if (find_slot(bucket_at(classifier, subtable->region, at), hash, line) >= 0)
+			return 0;
+		passed[at & (lines - 1)]++;
+	}
+	return -EINVAL;
+}
+
 int vnet_subtable_drop(struct vnet_classifier *classifier, struct vnet_subtable *subtable,
 		       __u64 hash, __u32 line)
 {
@@ -232,5 +245,21 @@ void vnet_subtable_visit(struct vnet_classifier *classifier, struct vnet_subtabl
 		for (int slot = 0; slot < VNET_BUCKET_SLOTS; slot++)
 			if (bucket->marks >> 8 * slot & 0xff)
 				step(VNET_SLOT_LINE(bucket->slot[slot]), arg);
+	}
+}
+
+void vnet_subtable_repair(struct vnet_classifier *classifier, struct vnet_subtable *subtable,
+			  const __u32 *passed)
+{
+	struct vnet_bucket *bucket;
+	__u64 passing;
+
+	for (__u32 i = 0; i < vnet_region_lines(subtable->region); i++) {
+		bucket = bucket_at(classifier, subtable->region, i);
+		passing = passed[i] < 255 ? passed[i] : 255;
+		vnet_publish(bucket->marks, bucket->marks << 8 >> 8 | passing << 56);
+		for (int slot = 0; slot < VNET_BUCKET_SLOTS; slot++)
+			if (!(bucket->marks >> 8 * slot & 0xff))
+				bucket->slot[slot] = 0;
 	}
 }

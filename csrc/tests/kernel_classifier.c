@@ -130,10 +130,27 @@ static void test_changes_meanwhile(void)
 	free(known);
 }
 
+/* The next writer finds what the last one left. */
+static void test_successor(void)
+{
+	__u32 lines = world.classifier.image.lines;
+	int fd = bpf_map__fd(world.skeleton->maps.vnet_lines);
+	struct vnet_measure before, after;
+
+	CHECK(!vnet_classifier_measure(&world.classifier, SET, &before));
+	vnet_classifier_unmap(&world.classifier);
+	CHECK(vnet_classifier_map(&world.classifier, fd, lines, SETS + 1) == -EEXIST);
+	CHECK(!vnet_classifier_map(&world.classifier, fd, lines, SETS));
+	CHECK_IMAGE(&world.classifier);
+	CHECK(!vnet_classifier_measure(&world.classifier, SET, &after));
+	CHECK(!memcmp(&before, &after, sizeof(before)));
+}
+
 int main(void)
 {
 	open_world();
 	test_answers();
+	test_successor();
 	test_changes_meanwhile();
 	vnet_classifier_unmap(&world.classifier);
 	classifier_bpf__destroy(world.skeleton);
