@@ -248,7 +248,7 @@ VNET_INLINE __u32 vnet_tables(struct vnet_ctx *ctx, const struct vnet_port *port
 			way = VNET_WAY_DROP;
 	}
 	if (way == VNET_WAY_LEAVE || way == VNET_WAY_GONE) {
-		action = way == VNET_WAY_LEAVE ? walk.action : VNET_CONSUMED;
+		action = way == VNET_WAY_LEAVE ? walk.action : VNET_HANDED;
 		verdict->ifindex = walk.ifindex;
 		vnet_count_left(ctx, port, direction);
 		vnet_capture(ctx, port, direction, action, VNET_REASON_NONE);

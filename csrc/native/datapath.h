@@ -81,7 +81,8 @@ struct vnet_trace {
 	__u32 rules;             /* how many matched */
 	__u32 rule[VNET_TRACE_RULES];
 	__u32 conns, fragments; /* how often it looked */
-	struct vnet_conn_key conn;
+	struct vnet_conn_key first; /* of what it looked for; tables may have made it another one */
+	struct vnet_conn_key conn;  /* the last */
 	struct vnet_fragment_key fragment;
 	__u32 steps; /* through the operator's tables */
 	struct vnet_trace_step step[VNET_TRACE_STEPS];

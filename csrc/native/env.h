@@ -215,7 +215,8 @@ static inline struct vnet_conn *vnet_conn_find(struct vnet_ctx *ctx, __u32 local
 	struct vnet_table *conns = vnet_conns(ctx, local_id);
 
 	if (ctx->trace) {
-		ctx->trace->conns++;
+		if (!ctx->trace->conns++)
+			ctx->trace->first = *key;
 		ctx->trace->conn = *key;
 	}
 	return conns ? vnet_table_get(conns, key) : NULL;

@@ -101,12 +101,12 @@ class Pair:
             assert got == (c.REDIRECT, "none", expected[1])
         else:
             _, number, why, cookie, data, out = expected
-            assert len(packets) == (got[0] == c.CONSUMED)
+            assert len(packets) == (got[0] == c.HANDED)
             if not packets:  # faster than the rate
                 assert got == (c.DROP, "controller-rate", out)
                 return
             (packet,) = packets
-            assert got == (c.CONSUMED, "none", out)
+            assert got == (c.HANDED, "none", out)
             assert (packet.table, packet.reason, packet.cookie) == (number, why, cookie)
             assert (packet.port, packet.egress) == (PORT, direction is t.EGRESS)
             assert (packet.data, packet.length) == (data, len(data))
