@@ -220,10 +220,10 @@ VNET_INLINE void vnet_count_left(struct vnet_ctx *ctx, const struct vnet_port *p
 
 /*
  * The whole way of a frame through the tables. VNET_TABLED: policy and forwarding come next, for the
- * frame as it is now. Otherwise it is counted, and what is returned becomes of it.
+ * frame as it is now, and give the connection that it may begin this mark. Otherwise it is counted, and what is returned becomes of it.
  */
 VNET_INLINE __u32 vnet_tables(struct vnet_ctx *ctx, const struct vnet_port *port, __u32 direction,
-			      struct vnet_verdict *verdict)
+			      struct vnet_verdict *verdict, __u32 *mark)
 {
 	struct vnet_walk walk = {0};
 	__u32 way = 0, action;
@@ -237,6 +237,7 @@ VNET_INLINE __u32 vnet_tables(struct vnet_ctx *ctx, const struct vnet_port *port
 	}
 	verdict->reason = VNET_REASON_NONE;
 	if (way == VNET_WAY_NORMAL) {
+		*mark = walk.fields.mark;
 		if (!vnet_walk_dress(ctx, &walk))
 			return VNET_TABLED;
 		walk.reason = VNET_REASON_VLAN;

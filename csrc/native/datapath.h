@@ -105,6 +105,7 @@ struct vnet_ctx {
 	/* Sees each frame that leaves, and where (0: it goes on); may be NULL. */
 	void (*leaves)(void *arg, __u32 ifindex, const __u8 *data, __u32 length);
 	void *leaves_arg;
+	__u32 new_mark;  /* of a connection that the frame begins; the operator's tables say it */
 	int past_tables; /* it goes on as if it had come through the operator's tables */
 };
 

@@ -227,6 +227,11 @@ static inline struct vnet_conn *vnet_conn_draft(struct vnet_ctx *ctx)
 	return &ctx->draft;
 }
 
+static inline __u32 vnet_new_mark(struct vnet_ctx *ctx)
+{
+	return ctx->new_mark;
+}
+
 static inline int vnet_conn_add(struct vnet_ctx *ctx, __u32 local_id,
 				const struct vnet_conn_key *key, const struct vnet_conn *conn)
 {

@@ -146,6 +146,23 @@ def test_datapath_tables_output_mirror_and_tags(bpffs: str) -> None:
 
 
 @private
+def test_datapath_tables_mark_connections(bpffs: str) -> None:
+    world = Tables(bpffs)
+    match = {**UDP, "direction": "egress", "udp_dst": 2}
+    world.load(0, {"match": match, "actions": [{"set": {"conn_mark": 0x77}}, "normal"]})
+    world.a.send(packet(A, B))
+    world.a.send(packet(A, B, 3))
+    assert world.arrived() == {"b": [packet(A, B), packet(A, B, 3)]}
+    marks = {item.remote_port: item.mark for item in world.driver.connections(PORT_A)}
+    assert marks == {2: 0x77, 3: 0}
+    world.load(0, {"match": {**UDP, "conn_mark": "0x77"}, "actions": ["drop"]})
+    world.a.send(packet(A, B))
+    world.a.send(packet(A, B, 3))
+    assert world.arrived() == {"b": [packet(A, B, 3)]}
+    world.driver.destroy()
+
+
+@private
 def test_datapath_tables_give_frames_to_the_controller(bpffs: str) -> None:
     world = Tables(bpffs, rate=10)
     fd = world.driver.packet_in_fileno()

@@ -242,14 +242,20 @@ def test_a_trace_knows_the_connection_before_and_behind_the_tables():
     assert (run.cache, run.connection.remote_port) == ("hit", 53)
 
 
-def test_a_mark_stays_with_the_connection():
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_mark_stays_with_the_connection(is_there):
     bench = Bench()
-    assert send(bench) == "pass"
+    if is_there:
+        assert send(bench) == "pass"
     load(bench.driver, 0, {"match": UDP, "actions": [{"set": {"conn_mark": 0x77}}, "normal"]})
     assert send(bench) == "pass"
     assert [conn.mark for conn in bench.driver.connections(PORT)] == [0x77]
     load(bench.driver, 0, {"match": {**UDP, "conn_mark": "0x70/0xf0"}, "actions": ["drop"]})
     assert send(bench) == "handler"
+    # Without the tables it is as any other.
+    load(bench.driver, 0)
+    assert send(bench, FRAME.replace(b"\x0f\xa0", b"\x0f\xa1")) == "pass"
+    assert sorted(conn.mark for conn in bench.driver.connections(PORT)) == [0, 0x77]
 
 
 def test_errors_are_related_to_what_they_quote():

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from vnet_agent.capture.offload import finish_checksum
 from vnet_agent.datapath.base import Driver
 from vnet_agent.datapath.handling import PacketIn
 from vnet_agent.events.journal import format_time
@@ -91,7 +92,9 @@ class PacketFeed:
 
 
 def show_packet_in(packet: PacketIn, instance: str | None) -> dict[str, Any]:
-    """`frame` is base64 of what was captured of `length` bytes."""
+    """`frame` is base64 of what was captured of `length` bytes; a whole frame is one that can be
+    sent again, with the checksum that its sender may have left to the device."""
+    data = finish_checksum(packet.data) if len(packet.data) == packet.length else packet.data
     return {
         "time": format_time(packet.time_ns),
         "port": packet.port,
@@ -102,5 +105,5 @@ def show_packet_in(packet: PacketIn, instance: str | None) -> dict[str, Any]:
         "cookie": packet.cookie,
         "metadata": hex(packet.metadata),
         "length": packet.length,
-        "frame": base64.b64encode(packet.data).decode(),
+        "frame": base64.b64encode(data).decode(),
     }
