@@ -2,6 +2,7 @@
 
 import select
 import threading
+import time
 from types import SimpleNamespace
 
 import frames as f
@@ -264,6 +265,45 @@ def test_datapath_tables_satisfy_a_real_receiver(bpffs: str) -> None:
     assert sum(iter(lambda: len(taken.recv(1 << 16)), 0)) == 1 << 20
     sender.join()
     driver.destroy()
+
+
+@private
+def test_datapath_tables_lose_nothing_while_they_change(bpffs: str) -> None:
+    world = Tables(bpffs)
+    frame, count = packet(A, B), 4000
+    others = [
+        {"match": {**UDP, "udp_dst": port}, "actions": ["drop"]} for port in range(1000, 1200)
+    ]
+    let = {"match": {**UDP, "udp_dst": 2}, "actions": ["normal"], "priority": 50000}
+    world.load(0, let, *others, miss="drop")
+    received = []
+
+    def receive() -> None:
+        while len(received) < count and (got := world.b.receive(5.0)):
+            received.append(got)
+
+    reader = threading.Thread(target=receive)
+    reader.start()
+    is_done = threading.Event()
+
+    def change() -> None:
+        turn = 0
+        while not is_done.is_set():
+            turn += 1
+            world.load(0, let, *others[turn % 100 :], miss="drop")
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    for number in range(count):
+        world.a.send(frame)
+        while number - len(received) > 200 and reader.is_alive():
+            time.sleep(0.001)
+    reader.join()
+    is_done.set()
+    writer.join()
+    assert received == [frame] * count
+    assert world.drops() == world.drops(PORT_B) == {}
+    world.driver.destroy()
 
 
 @private
