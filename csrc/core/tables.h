@@ -57,8 +57,12 @@ VNET_INLINE __u32 vnet_walk_output(struct vnet_ctx *ctx, struct vnet_walk *walk,
 					  : VNET_WAY_LEAVE;
 }
 
-/* Of the tables the copy sees none more: two that mirror to each other would never end. */
-VNET_INLINE __u32 vnet_walk_mirror(struct vnet_ctx *ctx, struct vnet_walk *walk, __u32 local_id)
+/*
+ * A copy to a port. A mirror's goes past its tables: two that mirror to each other would never end.
+ * Others end where the kernel's nesting does.
+ */
+VNET_INLINE __u32 vnet_walk_copy(struct vnet_ctx *ctx, struct vnet_walk *walk, __u32 local_id,
+				 int is_mirror)
 {
 	__u32 ifindex = vnet_walk_tap(ctx, walk, local_id);
 
@@ -66,7 +70,10 @@ VNET_INLINE __u32 vnet_walk_mirror(struct vnet_ctx *ctx, struct vnet_walk *walk,
 		return VNET_WAY_NORMAL;
 	if (vnet_walk_dress(ctx, walk))
 		return vnet_walk_drop(walk, VNET_REASON_VLAN);
-	vnet_emit_past(ctx, ifindex);
+	if (is_mirror)
+		vnet_emit_past(ctx, ifindex);
+	else
+		vnet_emit(ctx, ifindex);
 	return vnet_walk_undress(ctx, walk) ? vnet_walk_drop(walk, VNET_REASON_VLAN)
 					    : VNET_WAY_NORMAL;
 }
@@ -149,7 +156,9 @@ static long vnet_do(__u32 index, void *state)
 		doing->walk->fields.vlan = 0;
 		return 0;
 	case VNET_OP_MIRROR:
-		doing->way = vnet_walk_mirror(doing->ctx, doing->walk, op->value);
+	case VNET_OP_COPY:
+		doing->way = vnet_walk_copy(doing->ctx, doing->walk, op->value,
+					    op->code == VNET_OP_MIRROR);
 		return doing->way != VNET_WAY_NORMAL;
 	case VNET_OP_OUTPUT:
 		doing->way = vnet_walk_output(doing->ctx, doing->walk, op->value);

@@ -36,7 +36,7 @@ static void add_rule(struct vnet_handlers *handlers, struct bytes bytes)
 	rule.match.mask.word[word] = take(&bytes, 1) << (word * 8 & 56);
 	rule.match.value.word[word] = take(&bytes, 1) << (word * 8 & 56);
 	for (int i = 0; i < 3; i++) {
-		rule.actions.op[i].code = take(&bytes, 1) % (VNET_OP_GROUP + 1);
+		rule.actions.op[i].code = take(&bytes, 1) % (VNET_OP_COPY + 1);
 		rule.actions.op[i].field = take(&bytes, 1) % (VNET_SET_MARK + 1);
 		rule.actions.op[i].arg = take(&bytes, 2);
 		rule.actions.op[i].value = rule.actions.op[i].arg & 3;

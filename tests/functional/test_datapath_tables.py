@@ -129,6 +129,16 @@ def test_datapath_tables_output_mirror_and_tags(bpffs: str) -> None:
     assert world.drops(PORT_B) == {"other-mac": 1}
     world.a.send(packet(A, B))
     assert world.arrived() == {"b": [packet(A, B)] * 2}
+    # To several: each copy is judged where it comes, and goes through the tables there.
+    actions = [{"output": [PORT_B, "uplink"]}]
+    world.load(0, {"match": {**UDP, "direction": "egress"}, "actions": actions})
+    world.a.send(packet(A, B))
+    assert world.arrived() == {"b": [packet(A, B)], "far": [packet(A, B)]}
+    refuse = {"match": {**UDP, "in_port": PORT_B, "direction": "ingress"}, "actions": ["drop"]}
+    world.load(0, {"match": {**UDP, "direction": "egress"}, "actions": actions}, refuse)
+    world.a.send(packet(A, B))
+    assert world.arrived() == {"far": [packet(A, B)]}
+    assert world.drops(PORT_B) == {"other-mac": 1, "handler": 1}
     push = [{"push_vlan": {"vid": 100, "pcp": 3}}, {"output": "uplink"}]
     pop = ["pop_vlan", {"output": "uplink"}]
     world.load(

@@ -8,12 +8,12 @@ from datapath_bench import INSTANCE, PEER, PEER4, PORT, TAP, UPLINK, VM, VM4, Be
 
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
-from vnet_agent.datapath.handlers import compile_handler
+from vnet_agent.datapath.handlers import compile_handler, decompile_rule
 from vnet_agent.datapath.handling import TableRule
 from vnet_agent.datapath.memory import MemoryDriver
 from vnet_agent.exceptions import DatapathError, UnknownPort
 from vnet_agent.handlers.document import table_from_json
-from vnet_agent.model.handler import MAX_RULES, Miss
+from vnet_agent.model.handler import MAX_RULES, Miss, show_handler
 
 OTHER = "22222222-0000-4000-8000-000000000002"
 FRAME = f.ether(VM, PEER, f.IPV4, f.ipv4(VM4, PEER4, f.UDP, f.udp(4000, 53)))
@@ -199,6 +199,23 @@ def test_packets_go_out():
     bench.driver.detach(PORT)
     with pytest.raises(DatapathError, match="no interface"):
         bench.driver.send_packet(PORT, egress=True, frame=FRAME, through_tables=False)
+
+
+def test_several_ports_are_a_group():
+    bench = Bench()
+    bench.set_port(OTHER, mac="52:54:00:00:00:03")
+    bench.driver.attach(OTHER, 66)
+    third = "33333333-0000-4000-8000-000000000003"
+    bench.set_port(third, mac="52:54:00:00:00:04")
+    bench.driver.attach(third, 67)
+    load(bench.driver, 0, {"match": UDP, "actions": [{"output": [OTHER, third, "uplink"]}]})
+    (state,) = bench.driver.tables()
+    (rule,) = state.rules.values()
+    names = {entry.local_id: entry.port for entry in bench.driver.ports()}
+    shown = show_handler(decompile_rule(rule, names))["actions"]
+    assert shown == [{"copy": OTHER}, {"copy": third}, {"output": "uplink"}]
+    action, _, out = bench.native.run(c.FROM_PORT, TAP, FRAME)
+    assert (action, out) == (c.REDIRECT, [(66, FRAME), (67, FRAME), (UPLINK, FRAME)])
 
 
 def test_a_trace_says_which_tables_and_changes_nothing():
