@@ -36,6 +36,7 @@ class PacketFeed:
         self._depth = depth
         self._queues: list[Queue] = []
         self._fd: int | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._read = 0
         self._lost = 0
 
@@ -44,12 +45,14 @@ class PacketFeed:
             self._fd = self._driver.packet_in_fileno()
         except TablesUnsupported:
             return
-        asyncio.get_running_loop().add_reader(self._fd, self._on_readable)
+        self._wait()
 
     async def close(self) -> None:
         if self._fd is not None:
             asyncio.get_running_loop().remove_reader(self._fd)
             self._fd = None
+        if self._reading is not None:
+            await asyncio.gather(self._reading, return_exceptions=True)
 
     def add_follower(self) -> Queue:
         """As `follow`, for ever."""
@@ -72,15 +75,28 @@ class PacketFeed:
         lost = self._lost + sum(queue.lost for queue in self._queues)
         return {"read": self._read, "lost": lost}
 
+    def _wait(self) -> None:
+        if self._fd is not None:
+            asyncio.get_running_loop().add_reader(self._fd, self._on_readable)
+
     def _on_readable(self) -> None:
+        """A thread reads: the driver may be busy with a table of many rules."""
+        loop = asyncio.get_running_loop()
+        if self._fd is not None:
+            loop.remove_reader(self._fd)
+            self._reading = loop.create_task(self._read_all(), name="Packet-ins")
+
+    async def _read_all(self) -> None:
         try:
-            packets = list(self._driver.read_packet_ins())
+            packets = await asyncio.to_thread(lambda: list(self._driver.read_packet_ins()))
         except VnetError as error:
             LOG.error("Packet-ins cannot be read any more: %s", error)
-            if self._fd is not None:
-                asyncio.get_running_loop().remove_reader(self._fd)
-                self._fd = None
+            self._fd = None
             return
+        self._hand_out(packets)
+        self._wait()
+
+    def _hand_out(self, packets: list[PacketIn]) -> None:
         self._read += len(packets)
         if not self._queues or not packets:
             return
