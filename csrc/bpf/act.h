@@ -16,6 +16,7 @@ VNET_INLINE int vnet_act(struct __sk_buff *skb, __u32 action, struct vnet_verdic
 	case VNET_ANSWERED:
 		return bpf_redirect(skb->ifindex, 0);
 	case VNET_CONSUMED:
+	case VNET_HANDED:
 		return TC_ACT_STOLEN;
 	default:
 		return TC_ACT_SHOT;

@@ -232,6 +232,16 @@ VNET_INLINE struct vnet_conn *vnet_conn_find(struct __sk_buff *skb, __u32 local_
 	return table ? bpf_map_lookup_elem(table, key) : NULL;
 }
 
+/* The mark that the operator's tables give a new connection: only programs behind them ask. */
+VNET_INLINE __u32 vnet_new_mark(struct __sk_buff *skb)
+{
+#ifdef VNET_BEHIND_TABLES
+	return skb->cb[2];
+#else
+	return 0;
+#endif
+}
+
 /* Room for a connection that is yet to be added. */
 VNET_INLINE struct vnet_conn *vnet_conn_draft(struct __sk_buff *skb)
 {

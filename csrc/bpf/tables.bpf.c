@@ -6,24 +6,32 @@
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 
+#define VNET_BEHIND_TABLES
 #include "act.h"
 #include "tables.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
+/* What no table keeps, with the mark for its connection. */
+VNET_INLINE int vnet_go_normal(struct __sk_buff *skb, __u32 stage, __u32 mark)
+{
+	skb->cb[2] = mark;
+	return vnet_go_on(skb, stage);
+}
+
 VNET_INLINE int vnet_through(struct __sk_buff *skb, __u32 direction, __u32 normal)
 {
 	struct vnet_port *port = vnet_port_of(skb);
 	struct vnet_verdict verdict = {};
-	__u32 action;
+	__u32 action, mark;
 
 	if (!port)
 		return TC_ACT_SHOT;
 	if (vnet_is_past(skb))
-		return vnet_go_on(skb, normal);
-	action = vnet_tables(skb, port, direction, &verdict);
+		return vnet_go_normal(skb, normal, 0);
+	action = vnet_tables(skb, port, direction, &verdict, &mark);
 	if (action == VNET_TABLED)
-		return vnet_go_on(skb, normal);
+		return vnet_go_normal(skb, normal, mark);
 	return vnet_act(skb, action, &verdict);
 }
 

@@ -28,6 +28,7 @@ enum vnet_action {
 	VNET_CONSUMED = 3, /* copies have been sent, the frame itself goes nowhere */
 	VNET_ANSWERED = 4, /* it asks for a known neighbour: back on `ifindex` as the answer */
 	VNET_TABLED = 5,   /* the operator's tables come first: see tables.h */
+	VNET_HANDED = 6,   /* to the controller, and nowhere else */
 };
 
 enum vnet_role { VNET_NO_ROLE = 0, VNET_STANDBY = 1, VNET_ACTIVE = 2, VNET_MOVED = 3 };

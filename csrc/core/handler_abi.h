@@ -26,6 +26,7 @@ enum vnet_op_code {
 	VNET_OP_PUSH_VLAN = 9,  /* `arg`: the tag */
 	VNET_OP_POP_VLAN = 10,
 	VNET_OP_GROUP = 11,     /* E `value`: a group of ports */
+	VNET_OP_COPY = 12,      /* as OUTPUT, but to a port only, and the frame goes on */
 };
 
 /* Numbers in host order, addresses in network order as they lie in memory. */

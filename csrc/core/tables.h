@@ -57,8 +57,12 @@ VNET_INLINE __u32 vnet_walk_output(struct vnet_ctx *ctx, struct vnet_walk *walk,
 					  : VNET_WAY_LEAVE;
 }
 
-/* Of the tables the copy sees none more: two that mirror to each other would never end. */
-VNET_INLINE __u32 vnet_walk_mirror(struct vnet_ctx *ctx, struct vnet_walk *walk, __u32 local_id)
+/*
+ * A copy to a port. A mirror's goes past its tables: two that mirror to each other would never end.
+ * Others end where the kernel's nesting does.
+ */
+VNET_INLINE __u32 vnet_walk_copy(struct vnet_ctx *ctx, struct vnet_walk *walk, __u32 local_id,
+				 int is_mirror)
 {
 	__u32 ifindex = vnet_walk_tap(ctx, walk, local_id);
 
@@ -66,7 +70,10 @@ VNET_INLINE __u32 vnet_walk_mirror(struct vnet_ctx *ctx, struct vnet_walk *walk,
 		return VNET_WAY_NORMAL;
 	if (vnet_walk_dress(ctx, walk))
 		return vnet_walk_drop(walk, VNET_REASON_VLAN);
-	vnet_emit_past(ctx, ifindex);
+	if (is_mirror)
+		vnet_emit_past(ctx, ifindex);
+	else
+		vnet_emit(ctx, ifindex);
 	return vnet_walk_undress(ctx, walk) ? vnet_walk_drop(walk, VNET_REASON_VLAN)
 					    : VNET_WAY_NORMAL;
 }
@@ -149,7 +156,9 @@ static long vnet_do(__u32 index, void *state)
 		doing->walk->fields.vlan = 0;
 		return 0;
 	case VNET_OP_MIRROR:
-		doing->way = vnet_walk_mirror(doing->ctx, doing->walk, op->value);
+	case VNET_OP_COPY:
+		doing->way = vnet_walk_copy(doing->ctx, doing->walk, op->value,
+					    op->code == VNET_OP_MIRROR);
 		return doing->way != VNET_WAY_NORMAL;
 	case VNET_OP_OUTPUT:
 		doing->way = vnet_walk_output(doing->ctx, doing->walk, op->value);
@@ -220,10 +229,10 @@ VNET_INLINE void vnet_count_left(struct vnet_ctx *ctx, const struct vnet_port *p
 
 /*
  * The whole way of a frame through the tables. VNET_TABLED: policy and forwarding come next, for the
- * frame as it is now. Otherwise it is counted, and what is returned becomes of it.
+ * frame as it is now, and give the connection that it may begin this mark. Otherwise it is counted, and what is returned becomes of it.
  */
 VNET_INLINE __u32 vnet_tables(struct vnet_ctx *ctx, const struct vnet_port *port, __u32 direction,
-			      struct vnet_verdict *verdict)
+			      struct vnet_verdict *verdict, __u32 *mark)
 {
 	struct vnet_walk walk = {0};
 	__u32 way = 0, action;
@@ -237,6 +246,7 @@ VNET_INLINE __u32 vnet_tables(struct vnet_ctx *ctx, const struct vnet_port *port
 	}
 	verdict->reason = VNET_REASON_NONE;
 	if (way == VNET_WAY_NORMAL) {
+		*mark = walk.fields.mark;
 		if (!vnet_walk_dress(ctx, &walk))
 			return VNET_TABLED;
 		walk.reason = VNET_REASON_VLAN;
@@ -248,7 +258,7 @@ VNET_INLINE __u32 vnet_tables(struct vnet_ctx *ctx, const struct vnet_port *port
 			way = VNET_WAY_DROP;
 	}
 	if (way == VNET_WAY_LEAVE || way == VNET_WAY_GONE) {
-		action = way == VNET_WAY_LEAVE ? walk.action : VNET_CONSUMED;
+		action = way == VNET_WAY_LEAVE ? walk.action : VNET_HANDED;
 		verdict->ifindex = walk.ifindex;
 		vnet_count_left(ctx, port, direction);
 		vnet_capture(ctx, port, direction, action, VNET_REASON_NONE);

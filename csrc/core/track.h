@@ -129,6 +129,7 @@ VNET_INLINE __u32 vnet_conn_create(struct vnet_ctx *ctx, const struct vnet_port 
 		__builtin_memset(conn->window, 0, sizeof(conn->window));
 	conn->generation = generation;
 	conn->flags = direction == VNET_EGRESS ? VNET_CONN_EGRESS : 0;
+	conn->mark = vnet_new_mark(ctx);
 	conn->created_ns = now;
 	conn->changed_ns = now;
 	if (p->proto != VNET_TCP)

@@ -286,21 +286,17 @@ VNET_INLINE void vnet_window_begin(struct vnet_ctx *ctx, struct vnet_conn *conn,
 
 /*
  * What a TCP segment is to its connection, enum vnet_fit; and the windows of the one that it would
- * begin, in the draft. All this comes before the rest: on the kernel's stack there is no room for
- * both at once.
+ * begin, in the draft, whether it comes to that or not. All this comes before the rest: on the
+ * kernel's stack there is no room for both at once.
  */
 VNET_OUTLINE __u32 vnet_window_look(struct vnet_ctx *ctx, struct vnet_conn *conn,
 				    const struct vnet_packet *p, __u32 direction)
 {
-	struct vnet_conn *draft;
+	struct vnet_conn *draft = vnet_conn_draft(ctx);
 
-	if (!p || !vnet_tcp_flags_valid(p->tcp_flags))
+	if (!p || !draft || !vnet_tcp_flags_valid(p->tcp_flags))
 		return VNET_FIT_ASIDE;
-	if (!conn || (p->tcp_flags & (VNET_TCP_SYN | VNET_TCP_ACK)) == VNET_TCP_SYN) {
-		draft = vnet_conn_draft(ctx);
-		if (draft)
-			vnet_window_begin(ctx, draft, p, direction & 1);
-	}
+	vnet_window_begin(ctx, draft, p, direction & 1);
 	return conn ? vnet_window_judge(ctx, conn, p, direction & 1) : VNET_FIT_ASIDE;
 }
 

@@ -197,8 +197,13 @@ static void release(struct vnet_kernel *kernel, struct vnet_kernel_tables *table
 
 int vnet_kernel_tables_open(struct vnet_kernel *kernel, struct vnet_handlers **handlers)
 {
-	struct vnet_kernel_tables *tables = calloc(1, sizeof(*tables));
-	int error = tables ? load(kernel, tables) : -ENOMEM;
+	struct vnet_kernel_tables *tables;
+	int error;
+
+	if (!vnet_can_wait_for_programs())
+		return -EOPNOTSUPP;
+	tables = calloc(1, sizeof(*tables));
+	error = tables ? load(kernel, tables) : -ENOMEM;
 
 	if (!error)
 		error = map_memory(kernel, tables);

@@ -30,16 +30,18 @@ extern PyType_Spec vnet_datapath_spec, vnet_native_spec, vnet_kernel_spec;
 extern PyType_Spec vnet_classifier_spec; /* classifier_object.c */
 
 void vnet_object_init(struct vnet_object *self);
-/* Both: 0 and locked, or -1 with an exception set. */
+/* All: 0 and locked, or -1 with an exception set. */
 int vnet_object_lock(struct vnet_object *self);
 int vnet_object_lock_port(struct vnet_object *self, unsigned int local_id);
+/* Also checks that there are tables of handlers. */
+int vnet_object_lock_tables(struct vnet_object *self);
 void vnet_object_unlock(struct vnet_object *self);
 /* Sets OSError; the sign of `error` does not matter. Returns NULL. */
 PyObject *vnet_raise_errno(const char *operation, int error);
 __u64 vnet_object_now(const struct vnet_object *self);
 
 /* Methods, by the file they are in: object_tables.c, object_conns.c, object_sight.c,
- * object_capture.c, object_handlers.c. */
+ * object_capture.c, object_handlers.c, object_packets.c. */
 PyObject *vnet_object_conns_create(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_conns_delete(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_export(struct vnet_object *self, PyObject *args);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Methods: the operator's tables of handlers, and the ring to the controller. */
+/* Methods: the operator's tables of handlers. */
 #include "object.h"
 
 #include <errno.h>
@@ -25,8 +25,11 @@ PyObject *vnet_object_handlers_open(struct vnet_object *self, PyObject *args)
 
 	if (!PyArg_ParseTuple(args, "KK:handlers_open", &interval, &burst) || vnet_object_lock(self))
 		return NULL;
-	if (!self->datapath.handlers)
+	if (!self->datapath.handlers) {
+		Py_BEGIN_ALLOW_THREADS;
 		error = make(self);
+		Py_END_ALLOW_THREADS;
+	}
 	if (!error) {
 		rate = self->datapath.handlers->memory.rate;
 		__atomic_store_n(&rate->interval_ns, interval, __ATOMIC_RELAXED);
@@ -38,8 +41,7 @@ PyObject *vnet_object_handlers_open(struct vnet_object *self, PyObject *args)
 	Py_RETURN_NONE;
 }
 
-/* Locked, with tables; -1 with an exception otherwise. */
-static int lock_tables(struct vnet_object *self)
+int vnet_object_lock_tables(struct vnet_object *self)
 {
 	if (vnet_object_lock(self))
 		return -1;
@@ -151,7 +153,7 @@ PyObject *vnet_object_handlers_replace(struct vnet_object *self, PyObject *args)
 	if (!PyArg_ParseTuple(args, "IIy*y*y*:handlers_replace", &table, &miss, &given.matches,
 			      &given.actions, &given.cookies))
 		return NULL;
-	if (read_rules(&given, table) || lock_tables(self))
+	if (read_rules(&given, table) || vnet_object_lock_tables(self))
 		goto out;
 	Py_BEGIN_ALLOW_THREADS;
 	error = vnet_handlers_replace(self->datapath.handlers, table, given.rules, given.count,
@@ -180,7 +182,7 @@ PyObject *vnet_object_handlers_insert(struct vnet_object *self, PyObject *args)
 		PyErr_SetString(PyExc_ValueError, "these bytes are no rule");
 	PyBuffer_Release(&match);
 	PyBuffer_Release(&actions);
-	if (error || lock_tables(self))
+	if (error || vnet_object_lock_tables(self))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS;
 	error = vnet_handlers_insert(self->datapath.handlers, table, &rule, &entry);
@@ -194,7 +196,7 @@ PyObject *vnet_object_handlers_delete(struct vnet_object *self, PyObject *args)
 	unsigned int table, entry;
 	int error;
 
-	if (!PyArg_ParseTuple(args, "II:handlers_delete", &table, &entry) || lock_tables(self))
+	if (!PyArg_ParseTuple(args, "II:handlers_delete", &table, &entry) || vnet_object_lock_tables(self))
 		return NULL;
 	error = vnet_handlers_delete(self->datapath.handlers, table, entry);
 	vnet_object_unlock(self);
@@ -270,41 +272,4 @@ PyObject *vnet_object_handlers_used(struct vnet_object *self, PyObject *unused)
 	used = self->datapath.handlers && vnet_handlers_used(self->datapath.handlers);
 	vnet_object_unlock(self);
 	return PyBool_FromLong(used);
-}
-
-/* The descriptor of the ring; it goes with the datapath. */
-PyObject *vnet_object_packet_fd(struct vnet_object *self, PyObject *unused)
-{
-	int fd;
-
-	(void)unused;
-	if (self->kernel ? vnet_object_lock(self) : lock_tables(self))
-		return NULL;
-	fd = self->kernel ? vnet_kernel_packet_fd(self->kernel)
-			  : self->datapath.handlers->ring->fd;
-	vnet_object_unlock(self);
-	return PyLong_FromLong(fd);
-}
-
-/* Whole records, b"" when there are none. */
-PyObject *vnet_object_packet_read(struct vnet_object *self, PyObject *unused)
-{
-	PyObject *bytes = NULL;
-	size_t length;
-	char *to;
-
-	(void)unused;
-	to = PyMem_Malloc(VNET_CAPTURE_ROOM);
-	if (!to)
-		return PyErr_NoMemory();
-	if (!(self->kernel ? vnet_object_lock(self) : lock_tables(self))) {
-		length = self->kernel
-				 ? vnet_kernel_packet_read(self->kernel, to, VNET_CAPTURE_ROOM)
-				 : vnet_ring_read(self->datapath.handlers->ring, to,
-						  VNET_CAPTURE_ROOM);
-		vnet_object_unlock(self);
-		bytes = PyBytes_FromStringAndSize(to, (Py_ssize_t)length);
-	}
-	PyMem_Free(to);
-	return bytes;
 }

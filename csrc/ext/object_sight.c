@@ -155,6 +155,24 @@ static PyObject *bytes_if(int there, const void *data, size_t size)
 	return there ? PyBytes_FromStringAndSize(data, (Py_ssize_t)size) : Py_NewRef(Py_None);
 }
 
+/* (table, rule or 0, action) of each of the operator's tables. */
+static PyObject *list_steps(const struct vnet_trace *asked)
+{
+	PyObject *list = PyList_New(0), *step;
+
+	for (__u32 i = 0; list && i < asked->steps; i++) {
+		step = Py_BuildValue("(III)", asked->step[i].table, asked->step[i].entry,
+				     asked->step[i].action);
+		if (!step || PyList_Append(list, step)) {
+			Py_XDECREF(step);
+			Py_DECREF(list);
+			return NULL;
+		}
+		Py_DECREF(step);
+	}
+	return list;
+}
+
 static PyObject *describe(struct vnet_ctx *ctx, const struct vnet_traced *traced)
 {
 	const struct vnet_trace *asked = &traced->asked;
@@ -162,14 +180,15 @@ static PyObject *describe(struct vnet_ctx *ctx, const struct vnet_traced *traced
 	if (vnet_is_sent(traced->result.action) && ctx->outs < VNET_MAX_OUT)
 		ctx->out[ctx->outs++] = traced->result.ifindex;
 	return Py_BuildValue(
-		"{sIsIsNsIsNsNsNsNsNsNsK}", "action", traced->result.action, "reason",
+		"{sIsIsNsIsNsNsNsNsNsNsNsK}", "action", traced->result.action, "reason",
 		traced->result.reason, "out", numbers(ctx->out, ctx->outs), "parsed",
 		traced->parsed, "packet", bytes_if(1, &traced->packet, sizeof(traced->packet)),
 		"port", bytes_if(1, &traced->port, sizeof(traced->port)), "rules",
 		numbers(asked->rule, asked->rules), "key",
 		bytes_if(asked->conns > 0, &asked->conn, sizeof(asked->conn)), "before",
 		bytes_if(traced->had, &traced->before, sizeof(traced->before)), "after",
-		bytes_if(traced->has, &traced->after, sizeof(traced->after)), "now",
+		bytes_if(traced->has, &traced->after, sizeof(traced->after)), "steps",
+		list_steps(asked), "now",
 		(unsigned long long)ctx->now);
 }
 

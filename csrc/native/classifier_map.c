@@ -23,7 +23,7 @@ void vnet_wait_for_programs(void *arg)
 	abort();
 }
 
-static int can_wait(void)
+int vnet_can_wait_for_programs(void)
 {
 	return syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0) & MEMBARRIER_CMD_GLOBAL;
 }
@@ -48,7 +48,7 @@ int vnet_classifier_map(struct vnet_classifier *classifier, int fd, __u32 lines,
 	void *memory;
 	int error;
 
-	if (!can_wait())
+	if (!vnet_can_wait_for_programs())
 		return -EOPNOTSUPP;
 	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (memory == MAP_FAILED)

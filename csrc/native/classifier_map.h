@@ -7,6 +7,8 @@
 
 /* Returns when no program is at work that was when it was called; see vnet_classifier_init(). */
 void vnet_wait_for_programs(void *arg);
+/* Not where CPUs are kept free of ticks (nohz_full). */
+int vnet_can_wait_for_programs(void);
 
 /*
  * Maps the lines of `fd`, an array map made with BPF_F_MMAPABLE. What an earlier process left is

@@ -107,7 +107,7 @@ static __u32 through_tables(struct vnet_ctx *ctx, enum vnet_hook hook,
 	struct vnet_packet p;
 
 	if (!ctx->past_tables && ctx->datapath->handlers) {
-		action = vnet_tables(ctx, port, direction, verdict);
+		action = vnet_tables(ctx, port, direction, verdict, &ctx->new_mark);
 		if (action != VNET_TABLED)
 			return action;
 	}
@@ -123,6 +123,7 @@ struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook ho
 	struct vnet_result result;
 	struct vnet_packet p;
 
+	ctx->new_mark = 0;
 	switch (hook) {
 	case VNET_FROM_PORT:
 		result.action = vnet_from_port(ctx, &p, &verdict);

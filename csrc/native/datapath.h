@@ -82,7 +82,8 @@ struct vnet_trace {
 	__u32 rules;             /* how many matched */
 	__u32 rule[VNET_TRACE_RULES];
 	__u32 conns, fragments; /* how often it looked */
-	struct vnet_conn_key conn;
+	struct vnet_conn_key first; /* of what it looked for; tables may have made it another one */
+	struct vnet_conn_key conn;  /* the last */
 	struct vnet_fragment_key fragment;
 	__u32 steps; /* through the operator's tables */
 	struct vnet_trace_step step[VNET_TRACE_STEPS];
@@ -105,6 +106,7 @@ struct vnet_ctx {
 	/* Sees each frame that leaves, and where (0: to the VM); may be NULL. */
 	void (*leaves)(void *arg, __u32 ifindex, const __u8 *data, __u32 length);
 	void *leaves_arg;
+	__u32 new_mark;  /* of a connection that the frame begins; the operator's tables say it */
 	int past_tables; /* it goes on as if it had come through the operator's tables */
 };
 

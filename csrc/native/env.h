@@ -220,7 +220,8 @@ static inline struct vnet_conn *vnet_conn_find(struct vnet_ctx *ctx, __u32 local
 	struct vnet_table *conns = vnet_conns(ctx, local_id);
 
 	if (ctx->trace) {
-		ctx->trace->conns++;
+		if (!ctx->trace->conns++)
+			ctx->trace->first = *key;
 		ctx->trace->conn = *key;
 	}
 	return conns ? vnet_table_get(conns, key) : NULL;
@@ -229,6 +230,11 @@ static inline struct vnet_conn *vnet_conn_find(struct vnet_ctx *ctx, __u32 local
 static inline struct vnet_conn *vnet_conn_draft(struct vnet_ctx *ctx)
 {
 	return &ctx->draft;
+}
+
+static inline __u32 vnet_new_mark(struct vnet_ctx *ctx)
+{
+	return ctx->new_mark;
 }
 
 static inline int vnet_conn_add(struct vnet_ctx *ctx, __u32 local_id,

@@ -66,6 +66,7 @@ static int op_is_known(const struct vnet_op *op, __u32 table)
 	case VNET_OP_SET:
 		return op->field >= VNET_SET_SOURCE_MAC && op->field <= VNET_SET_MARK;
 	case VNET_OP_MIRROR:
+	case VNET_OP_COPY:
 		return op->value != 0;
 	case VNET_OP_PUSH_VLAN:
 	case VNET_OP_POP_VLAN:

@@ -3,8 +3,9 @@
 
 #include <stdlib.h>
 
-/* One connection and one fragment are all that a frame touches; a second one would be a miss. */
-#define ROOM 2
+/* Two connections are all that a frame touches, and one fragment; one more would be a miss. */
+#define CONNS 2
+#define ROOM (CONNS + 1)
 
 /* Shares the live tables; owns what a frame changes. */
 static int make_scratch(struct vnet_datapath *scratch, const struct vnet_datapath *live)
@@ -41,14 +42,41 @@ static void parse(struct vnet_ctx *ctx, struct vnet_traced *traced)
 		traced->parsed = vnet_parse_ip(ctx, p);
 }
 
-/* What has been fetched so far. */
-struct fetched {
-	int tried_conn, has_conn, tried_fragment, has_fragment;
+struct fetched_conn {
+	int has;
 	struct vnet_conn_key key;
 	struct vnet_conn conn;
+};
+
+/* What has been fetched so far. */
+struct fetched {
+	int conns, tried_fragment, has_fragment;
+	struct fetched_conn conn[CONNS];
 	struct vnet_fragment_key fragment_key;
 	struct vnet_fragment fragment;
 };
+
+static const struct fetched_conn *find(const struct fetched *have, const struct vnet_conn_key *key)
+{
+	for (int i = 0; i < have->conns; i++)
+		if (!memcmp(&have->conn[i].key, key, sizeof(*key)))
+			return &have->conn[i];
+	return NULL;
+}
+
+/* Whether it is there, and was not had. */
+static int fetch_conn(const struct vnet_trace_source *source, const struct vnet_conn_key *key,
+		      struct fetched *have)
+{
+	struct fetched_conn *conn = &have->conn[have->conns];
+
+	if (have->conns == CONNS || find(have, key))
+		return 0;
+	have->conns++;
+	conn->key = *key;
+	conn->has = !source->conn(source->arg, &conn->key, &conn->conn);
+	return conn->has;
+}
 
 /* Whether the last run asked for something that is there and that it did not have. */
 static int fetch(const struct vnet_trace_source *source, const struct vnet_trace *asked,
@@ -62,13 +90,8 @@ static int fetch(const struct vnet_trace_source *source, const struct vnet_trace
 		if (have->has_fragment)
 			return 1;
 	}
-	if (asked->conns && !have->tried_conn) {
-		have->tried_conn = 1;
-		have->key = asked->conn;
-		have->has_conn = !source->conn(source->arg, &have->key, &have->conn);
-		return have->has_conn;
-	}
-	return 0;
+	return asked->conns && (fetch_conn(source, &asked->first, have) ||
+				fetch_conn(source, &asked->conn, have));
 }
 
 static int run(struct vnet_ctx *ctx, __u32 local_id, enum vnet_hook hook,
@@ -76,9 +99,14 @@ static int run(struct vnet_ctx *ctx, __u32 local_id, enum vnet_hook hook,
 {
 	struct vnet_datapath *scratch = ctx->datapath;
 
-	if (vnet_datapath_conns_create(scratch, local_id, ROOM) ||
-	    (have->has_conn && vnet_table_put(&scratch->conns[local_id], &have->key, &have->conn)) ||
-	    (have->has_fragment && vnet_table_put(&scratch->fragments[local_id],
+	if (vnet_datapath_conns_create(scratch, local_id, ROOM))
+		return -1;
+	for (int i = 0; i < have->conns; i++)
+		if (have->conn[i].has &&
+		    vnet_table_put(&scratch->conns[local_id], &have->conn[i].key,
+				   &have->conn[i].conn))
+			return -1;
+	if ((have->has_fragment && vnet_table_put(&scratch->fragments[local_id],
 						  &have->fragment_key, &have->fragment)))
 		return -1;
 	scratch->ports[local_id] = traced->port;
@@ -96,6 +124,7 @@ int vnet_trace_frame(const struct vnet_datapath *live, __u32 local_id, enum vnet
 		     struct vnet_traced *traced)
 {
 	struct fetched have = {0};
+	const struct fetched_conn *before;
 	struct vnet_datapath scratch;
 	struct vnet_conn *conn;
 	int failed;
@@ -111,8 +140,10 @@ int vnet_trace_frame(const struct vnet_datapath *live, __u32 local_id, enum vnet
 		while (!failed && fetch(source, &traced->asked, &have));
 	}
 	if (!failed) {
-		traced->had = have.has_conn;
-		traced->before = have.conn;
+		before = traced->asked.conns ? find(&have, &traced->asked.conn) : NULL;
+		traced->had = before && before->has;
+		if (traced->had)
+			traced->before = before->conn;
 		conn = traced->asked.conns
 			       ? vnet_table_get(&scratch.conns[local_id], &traced->asked.conn)
 			       : NULL;

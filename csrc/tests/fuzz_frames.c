@@ -74,7 +74,7 @@ int LLVMFuzzerTestOneInput(const __u8 *data, size_t size)
 		if ((data[0] & 3) < VNET_FROM_UPLINK && result.reason != VNET_REASON_QUOTA)
 			CHECK(traced.action == result.action && traced.reason == result.reason &&
 			      traced.ifindex == result.ifindex);
-		CHECK(result.action <= VNET_CONSUMED && result.reason < VNET_REASON_COUNT);
+		CHECK(result.action <= VNET_HANDED && result.reason < VNET_REASON_COUNT);
 		CHECK((result.action == VNET_DROP) == (result.reason != VNET_REASON_NONE));
 		bench_walk(&datapath, now);
 		free(frame);

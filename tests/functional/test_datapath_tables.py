@@ -1,12 +1,24 @@
 """The operator's tables in the kernel: what rules do with frames of real taps."""
 
 import select
+import threading
+import time
+from types import SimpleNamespace
 
 import frames as f
+import pytest
 from datapath_world import private
 from network_bench import A4, B4, FAR, A, B, arp, datagram
 from tables_world import PORT_A, PORT_B, Tables
+from test_datapath_traffic import PORT_A as VM_A
+from test_datapath_traffic import PORT_B as VM_B
+from test_datapath_traffic import World
 from twin_sums import seal
+
+from vnet_agent.datapath.handlers import compile_handler
+from vnet_agent.exceptions import DatapathError
+from vnet_agent.handlers.document import table_from_json
+from vnet_agent.model.policy import ALLOW_ALL
 
 UDP = {"ip_proto": "udp", "eth_type": "ipv4"}
 
@@ -117,6 +129,16 @@ def test_datapath_tables_output_mirror_and_tags(bpffs: str) -> None:
     assert world.drops(PORT_B) == {"other-mac": 1}
     world.a.send(packet(A, B))
     assert world.arrived() == {"b": [packet(A, B)] * 2}
+    # To several: each copy is judged where it comes, and goes through the tables there.
+    actions = [{"output": [PORT_B, "uplink"]}]
+    world.load(0, {"match": {**UDP, "direction": "egress"}, "actions": actions})
+    world.a.send(packet(A, B))
+    assert world.arrived() == {"b": [packet(A, B)], "far": [packet(A, B)]}
+    refuse = {"match": {**UDP, "in_port": PORT_B, "direction": "ingress"}, "actions": ["drop"]}
+    world.load(0, {"match": {**UDP, "direction": "egress"}, "actions": actions}, refuse)
+    world.a.send(packet(A, B))
+    assert world.arrived() == {"far": [packet(A, B)]}
+    assert world.drops(PORT_B) == {"other-mac": 1, "handler": 1}
     push = [{"push_vlan": {"vid": 100, "pcp": 3}}, {"output": "uplink"}]
     pop = ["pop_vlan", {"output": "uplink"}]
     world.load(
@@ -131,6 +153,23 @@ def test_datapath_tables_output_mirror_and_tags(bpffs: str) -> None:
     world.a.send(f.tagged(frame, 8))
     assert world.arrived() == {}
     assert world.drops() == {"vlan": 1}
+    world.driver.destroy()
+
+
+@private
+def test_datapath_tables_mark_connections(bpffs: str) -> None:
+    world = Tables(bpffs)
+    match = {**UDP, "direction": "egress", "udp_dst": 2}
+    world.load(0, {"match": match, "actions": [{"set": {"conn_mark": 0x77}}, "normal"]})
+    world.a.send(packet(A, B))
+    world.a.send(packet(A, B, 3))
+    assert world.arrived() == {"b": [packet(A, B), packet(A, B, 3)]}
+    marks = {item.remote_port: item.mark for item in world.driver.connections(PORT_A)}
+    assert marks == {2: 0x77, 3: 0}
+    world.load(0, {"match": {**UDP, "conn_mark": "0x77"}, "actions": ["drop"]})
+    world.a.send(packet(A, B))
+    world.a.send(packet(A, B, 3))
+    assert world.arrived() == {"b": [packet(A, B, 3)]}
     world.driver.destroy()
 
 
@@ -181,6 +220,99 @@ def test_datapath_tables_let_packets_out(bpffs: str) -> None:
     assert world.arrived() == {}
     send(PORT_B, False, False)
     assert world.arrived() == {"b": [frame]}
+    world.driver.destroy()
+
+
+@private
+def test_datapath_tables_let_out_what_fits(bpffs: str) -> None:
+    world = Tables(bpffs)
+    with pytest.raises(DatapathError, match="no frame of 9000 bytes"):
+        world.driver.send_packet(PORT_A, egress=True, frame=bytes(9000), through_tables=False)
+    assert world.arrived() == {}
+    world.driver.destroy()
+
+
+@private
+def test_datapath_tables_satisfy_a_real_receiver(bpffs: str) -> None:
+    """Both stacks leave checksums to the device, whose frames' headers are rewritten twice."""
+    world = World(bpffs)
+    driver = world.driver()
+    driver.set_policy(VM_B, ALLOW_ALL)
+    ids = {entry.port: entry.local_id for entry in driver.ports()}
+
+    def load(*rules: dict) -> None:
+        places = SimpleNamespace(local_id=ids.get, ids_of=lambda instance: [])
+        document = table_from_json({"rules": list(rules)}, 0)
+        flat = [item for rule in document.rules for item in compile_handler(rule, places)]
+        driver.replace_table(0, flat, document.miss)
+
+    def rewrite(port: str, protocol: str, **sets: object) -> dict:
+        old = {f"{protocol}_{end}": number for end, number in (("dst", 7000), ("src", 7001))}
+        name = "dst" if f"{protocol}_dst" in sets else "src"
+        match = {"direction": "ingress", "in_port": port, "eth_type": "ipv4"}
+        match |= {"ip_proto": protocol, f"{protocol}_{name}": old[f"{protocol}_{name}"]}
+        return {"match": match, "actions": [{"set": sets}, "normal"]}
+
+    load(
+        rewrite(VM_B, "udp", udp_dst=7001, ip_dscp=10, ip_ttl=7),
+        rewrite(VM_A, "udp", udp_src=7000),
+        rewrite(VM_B, "tcp", tcp_dst=7001),
+        rewrite(VM_A, "tcp", tcp_src=7000),
+    )
+    server, client = world.b.udp(port=7001), world.a.udp()
+    client.connect(("10.9.0.2", 7000))
+    client.send(b"x" * 1000)
+    data, peer = server.recvfrom(2000)
+    assert (data, peer[0]) == (b"x" * 1000, "10.9.0.1")
+    server.sendto(b"back", peer)
+    assert client.recv(10) == b"back"
+    # TCP, whose long segments are cut behind the tables.
+    listener = world.b.listen(7001)
+    sent = world.a.connect("10.9.0.2", 7000)
+    taken, _ = listener.accept()
+    sender = threading.Thread(target=lambda: (sent.sendall(bytes(1 << 20)), sent.close()))
+    sender.start()
+    assert sum(iter(lambda: len(taken.recv(1 << 16)), 0)) == 1 << 20
+    sender.join()
+    driver.destroy()
+
+
+@private
+def test_datapath_tables_lose_nothing_while_they_change(bpffs: str) -> None:
+    world = Tables(bpffs)
+    frame, count = packet(A, B), 4000
+    others = [
+        {"match": {**UDP, "udp_dst": port}, "actions": ["drop"]} for port in range(1000, 1200)
+    ]
+    let = {"match": {**UDP, "udp_dst": 2}, "actions": ["normal"], "priority": 50000}
+    world.load(0, let, *others, miss="drop")
+    received = []
+
+    def receive() -> None:
+        while len(received) < count and (got := world.b.receive(5.0)):
+            received.append(got)
+
+    reader = threading.Thread(target=receive)
+    reader.start()
+    is_done = threading.Event()
+
+    def change() -> None:
+        turn = 0
+        while not is_done.is_set():
+            turn += 1
+            world.load(0, let, *others[turn % 100 :], miss="drop")
+
+    writer = threading.Thread(target=change)
+    writer.start()
+    for number in range(count):
+        world.a.send(frame)
+        while number - len(received) > 200 and reader.is_alive():
+            time.sleep(0.001)
+    reader.join()
+    is_done.set()
+    writer.join()
+    assert received == [frame] * count
+    assert world.drops() == world.drops(PORT_B) == {}
     world.driver.destroy()
 
 

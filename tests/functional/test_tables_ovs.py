@@ -75,7 +75,7 @@ class Here:
         if action == c.DROP:
             known = {"handler": "drop"}
             return Outcome(known.get(c.REASONS[reason], "normal"), None)
-        if action == c.CONSUMED and taken:
+        if action == c.HANDED:
             return Outcome("controller", taken[0].data)
         ways = {tap: port for port, tap in TAPS.items()} | {UPLINK: "normal"}
         ((ifindex, data),) = out

@@ -107,6 +107,43 @@ FRAMES = {
 }
 
 
+#: enum vnet_op_code; a SET is its field + SET.
+NORMAL, OUTPUT, GOTO, CONTROLLER, MIRROR, PUSH, POP = 1, 3, 4, 5, 7, 9, 10
+SET = 100
+
+
+def rule(table: int, *ops: tuple[int, int, int]) -> bytes:
+    """A rule of csrc/tests/fuzz_handlers.c that matches everything: (what, argument, value)."""
+    packed = bytes([table, 0, 0, 0, 0])
+    for what, argument, value in ops:
+        code, field = (6, what - SET) if what >= SET else (what, 0)
+        packed += bytes([code, field]) + argument.to_bytes(2, "big") + value.to_bytes(4, "big")
+    return packed.ljust(32, b"\0")
+
+
+SETS = [
+    rule(0, (SET + 1, 0, 7), (SET + 2, 0, 7), (GOTO, 1, 0)),
+    rule(1, (SET + 3, 0, 9), (SET + 4, 0, 9), (GOTO, 2, 0)),
+    rule(2, (SET + 5, 0, 9), (SET + 6, 0, 9), (GOTO, 3, 0)),
+    rule(3, (SET + 7, 0, 53), (SET + 8, 0, 53), (GOTO, 4, 0)),
+    rule(4, (SET + 9, 0, 10), (SET + 10, 0, 1), (GOTO, 5, 0)),
+    rule(5, (SET + 11, 0, 5), (SET + 12, 0, 5), (OUTPUT, 0, 0)),
+]
+TAGS = [
+    rule(0, (PUSH, 100, 0), (MIRROR, 2, 0), (GOTO, 1, 0)),
+    rule(1, (POP, 0, 0), (CONTROLLER, 60, 0)),
+]
+
+
+def handlers() -> dict[str, bytes]:
+    both = [f"{name}-{kind}" for name in FRAMES for kind in ("sets", "tags")]
+    return {
+        name: bytes([len(rules)]) + b"".join(rules) + FRAMES[name.rpartition("-")[0]]
+        for name in both
+        for rules in [SETS if name.endswith("sets") else TAGS]
+    }
+
+
 def records() -> bytes:
     bench = Bench()
     bench.handshake_in()
@@ -117,7 +154,11 @@ def records() -> bytes:
 
 
 def main() -> None:
-    for target, seeds in (("fuzz_frames", FRAMES), ("fuzz_records", {"some": records()})):
+    for target, seeds in (
+        ("fuzz_frames", FRAMES),
+        ("fuzz_records", {"some": records()}),
+        ("fuzz_handlers", handlers()),
+    ):
         directory = CORPUS / target
         directory.mkdir(parents=True, exist_ok=True)
         for name, data in seeds.items():

@@ -59,7 +59,7 @@ sets = st.one_of(
     st.tuples(st.just("hops"), st.sampled_from([0, 1, 64, 255])),
 )
 others = st.one_of(
-    st.tuples(st.just("mirror"), st.sampled_from([1, 2, 7])),
+    st.tuples(st.sampled_from(["mirror", "copy"]), st.sampled_from([1, 2, 7])),
     st.tuples(st.just("push_vlan"), st.sampled_from([100, 0xF123])),
     st.tuples(st.just("pop_vlan"), st.none()),
 )

@@ -211,7 +211,7 @@ class TwinTables:
                 case "output":
                     walk.out.append((self._tap(value), walk.dressed()))
                     raise Done("leave")
-                case "mirror":
+                case "mirror" | "copy":
                     if value in self.taps and value != self.local_id:
                         walk.out.append((self.taps[value], walk.dressed()))
                 case "push_vlan":

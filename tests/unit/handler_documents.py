@@ -146,6 +146,7 @@ def rules(draw, table=3):
     before = st.one_of(
         sets(match),
         port.map(lambda uuid: {"mirror": uuid}),
+        port.map(lambda uuid: {"copy": uuid}),
         st.just("pop_vlan"),
         st.fixed_dictionaries({"push_vlan": st.integers(0, 4095)}),
         st.fixed_dictionaries(

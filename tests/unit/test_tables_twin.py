@@ -20,7 +20,7 @@ from vnet_agent.model.policy import ALLOW_ALL
 
 OTHER, OTHER_TAP = "22222222-0000-4000-8000-000000000002", 66
 CODES = {
-    "normal": 1, "drop": 2, "output": 3, "goto": 4, "controller": 5, "mirror": 7,
+    "normal": 1, "drop": 2, "output": 3, "goto": 4, "controller": 5, "mirror": 7, "copy": 12,
     "push_vlan": 9, "pop_vlan": 10,
 }  # fmt: skip
 FIELDS = {
@@ -30,7 +30,7 @@ FIELDS = {
 
 
 def pack_op(name: str, value, cookie: int) -> bytes:
-    if name in ("output", "mirror"):
+    if name in ("output", "mirror", "copy"):
         return layout.pack("op", code=CODES[name], value=value)
     if name == "controller":
         return layout.pack("op", code=5, arg=65535, value=cookie)
@@ -101,12 +101,12 @@ class Pair:
             assert got == (c.REDIRECT, "none", expected[1])
         else:
             _, number, why, cookie, data, out = expected
-            assert len(packets) == (got[0] == c.CONSUMED)
+            assert len(packets) == (got[0] == c.HANDED)
             if not packets:  # faster than the rate
                 assert got == (c.DROP, "controller-rate", out)
                 return
             (packet,) = packets
-            assert got == (c.CONSUMED, "none", out)
+            assert got == (c.HANDED, "none", out)
             assert (packet.table, packet.reason, packet.cookie) == (number, why, cookie)
             assert (packet.port, packet.egress) == (PORT, direction is t.EGRESS)
             assert (packet.data, packet.length) == (data, len(data))

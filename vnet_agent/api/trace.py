@@ -46,6 +46,7 @@ async def post_trace(request: web.Request) -> web.Response:
         frame=frame,
         policy=services.policy.resolve(state.port),
         groups=services.policy.groups_of(state.port),
+        rule_of=services.tables.rule_of,
     )
     return reply(trace)
 

@@ -15,6 +15,31 @@ def is_checksum_unfinished(frame: bytes) -> bool:
     right checksum looks the same once in 65536 frames. Fragments and IPv6 extension headers are
     not followed. Any bytes will do; what is cut short is not unfinished.
     """
+    return _find_unfinished(frame) is not None
+
+
+def finish_checksum(frame: bytes) -> bytes:
+    """The frame with the checksum made that its sender left to the device, if it did.
+
+    It must be whole. A right checksum that looks unfinished stays as it is.
+    """
+    found = _find_unfinished(frame)
+    if found is None:
+        return frame
+    place, transport, length = found
+    data = frame[transport : transport + length]
+    if len(data) < length:
+        return frame
+    # What stands there is the pseudo-header's part of the sum.
+    words = struct.unpack(f"!{(length + 1) // 2}H", data + b"\0" * (length & 1))
+    checksum = ~_fold(sum(words)) & 0xFFFF
+    is_udp = place == transport + _CHECKSUM_AT[17]
+    packed = (0xFFFF if is_udp and checksum == 0 else checksum).to_bytes(2, "big")
+    return frame[:place] + packed + frame[place + 2 :]
+
+
+def _find_unfinished(frame: bytes) -> tuple[int, int, int] | None:
+    """Where the checksum stands, and where the transport's part begins and how long it is."""
     at = 12
     while frame[at : at + 2] in _TAGS:
         at += 4
@@ -25,13 +50,14 @@ def is_checksum_unfinished(frame: bytes) -> bool:
     elif kind == _IPV6:
         found = _read_ipv6(frame, at)
     if found is None:
-        return False
+        return None
     addresses, protocol, length, transport = found
     place = transport + _CHECKSUM_AT.get(protocol, len(frame))
     if place + 2 > len(frame) or length < 0:
-        return False
+        return None
     (checksum,) = struct.unpack_from("!H", frame, place)
-    return bool(checksum == _fold(sum(addresses) + protocol + (length >> 16) + (length & 0xFFFF)))
+    expected = _fold(sum(addresses) + protocol + (length >> 16) + (length & 0xFFFF))
+    return (place, transport, length) if checksum == expected else None
 
 
 #: Words of the addresses, protocol, length of the transport's part, and where it begins.

@@ -11,6 +11,7 @@ DROP: int
 REDIRECT: int
 ANSWERED: int
 CONSUMED: int
+HANDED: int
 FROM_PORT: int
 TO_PORT: int
 FROM_UPLINK: int

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import msgspec
 
 from vnet_agent.datapath.captured import Capture, CaptureRequest
-from vnet_agent.datapath.handling import PacketIn, TableRule, TableState
+from vnet_agent.datapath.handling import PacketIn, TableRule, TableState, TableStep
 from vnet_agent.exceptions import TablesUnsupported
 from vnet_agent.model.handler import Miss
 from vnet_agent.model.policy import Policy
@@ -125,12 +125,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     `verdict` is `deliver` (to the VM), `bridge` (the Linux bridge forwards), `forward` (to `out`),
     `flood` (copies to `out`, which may be empty), `answer` (it asks for a known neighbour and goes
-    back as the answer) or `drop`. `reason` is why it is dropped, `parsed` why it could not be read
-    whole. `cache` is `hit` (the entry answers), `stale` (the entry is judged again), `anew` (the
-    entry's connection is over, or not this frame's), `miss` (there is no entry) or `none` (nothing
-    was looked up). `connection` is the entry, and `then` what becomes of it. `rules` are positions
-    in the policy of those that matched; `digest` tells which policy that is, None: the port has
-    none. `connections` of `quota` are in use.
+    back as the answer), `controller` or `drop`. `reason` is why it is dropped, `parsed` why it
+    could not be read whole. `cache` is `hit` (the entry answers), `stale` (the entry is judged
+    again), `anew` (the entry's connection is over, or not this frame's), `miss` (there is no
+    entry) or `none` (nothing was looked up). `connection` is the entry, and `then` what becomes of
+    it. `tables` are the operator's that it came to. `rules` are positions in the policy of those
+    that matched; `digest` tells which policy that is, None: the port has none. `connections` of
+    `quota` are in use.
     """
 
     verdict: str
@@ -140,6 +141,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     cache: str
     connection: Flow | None
     then: str
+    tables: tuple[TableStep, ...]
     rules: tuple[int, ...]
     digest: bytes | None
     out: tuple[Exit, ...]

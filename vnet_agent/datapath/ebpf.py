@@ -85,7 +85,14 @@ class EbpfDriver(FlowcacheDriver):
         with self._lock:
             ifindex = self._tap_of(port)
             guarded("send_packet", self._handlers.open)
-            guarded("send_packet", self.kernel.send, ifindex, egress, through_tables, frame)
+            try:
+                guarded("send_packet", self.kernel.send, ifindex, egress, through_tables, frame)
+            except DatapathError as error:
+                cause = error.__cause__
+                if isinstance(cause, OSError) and cause.errno == errno.EINVAL:
+                    detail = f"the kernel takes no frame of {len(frame)} bytes"
+                    raise DatapathError(operation="send_packet", detail=detail) from error
+                raise
 
     def _attach_interface(self, ifindex: int, *, uplink: bool) -> None:
         self.kernel.attach(ifindex, uplink)

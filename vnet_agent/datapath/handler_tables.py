@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
 from vnet_agent.datapath.flags import set_flag
-from vnet_agent.datapath.handling import PacketIn, TableRule, TableState
+from vnet_agent.datapath.handling import MISSES, PacketIn, TableRule, TableState
 from vnet_agent.model.handler import Miss
 
-_MISSES = [Miss.CONTINUE, Miss.DROP, Miss.CONTROLLER]
 _SECOND = 1_000_000_000
 #: A second's packet-ins of a port may come within this part of it, in ns.
 _BURST_NS = _SECOND // 4
@@ -37,8 +36,8 @@ class HandlerTables:
         self._c = handle
         self._rate = rate
         self._is_open = False
-        #: What a port's flags have besides.
-        self.flag = 0
+        #: What a port's flags have besides; not known at first.
+        self.flag = -1
         if handle.handlers_left():
             self.open()
         else:
@@ -60,7 +59,7 @@ class HandlerTables:
                 found.append(
                     TableState(
                         table=table,
-                        miss=_MISSES[miss],
+                        miss=MISSES[miss],
                         rules={rule[0]: TableRule(*rule[1:]) for rule in rules},
                     )
                 )
@@ -71,7 +70,7 @@ class HandlerTables:
         self.open()
         ids = self._c.handlers_replace(
             table,
-            _MISSES.index(miss),
+            MISSES.index(miss),
             b"".join(rule.match for rule in rules),
             b"".join(rule.actions for rule in rules),
             b"".join(rule.cookie.to_bytes(4, sys.byteorder) for rule in rules),
@@ -94,7 +93,10 @@ class HandlerTables:
 
     def _show(self) -> None:
         """While there is any table, every port's frames go through them."""
-        self.flag = c.PORT_TABLES * self._c.handlers_used()
+        flag = c.PORT_TABLES * self._c.handlers_used()
+        if flag == self.flag:
+            return
+        self.flag = flag
         for data in self._c.ports():
             local_id = layout.number("port", "local_id", data)
             set_flag(self._c, local_id, c.PORT_TABLES, wanted=bool(self.flag))

@@ -18,6 +18,7 @@ _CODES = {
     Kind.MIRROR: 7,
     Kind.PUSH_VLAN: 9,
     Kind.POP_VLAN: 10,
+    Kind.COPY: 12,
 }
 _KINDS = {code: kind for kind, code in _CODES.items()}
 #: enum vnet_set_field
@@ -92,7 +93,7 @@ def _compile_actions(handler: Handler, ids: dict[str, int]) -> bytes:
 def _compile_action(action: Action, ids: dict[str, int], cookie: int) -> bytes:
     code = _CODES[action.kind]
     match action.kind:
-        case Kind.OUTPUT | Kind.MIRROR:
+        case Kind.OUTPUT | Kind.MIRROR | Kind.COPY:
             local_id = 0 if action.port == UPLINK else ids[action.port or ""]
             return layout.pack("op", code=code, value=local_id)
         case Kind.CONTROLLER:
@@ -138,7 +139,7 @@ def _decompile_actions(data: bytes, match: Match, ports: dict[int, str]) -> list
         elif kind is Kind.SET:
             actions.append(_decompile_set(op, match, high))
             high = b""
-        elif kind in (Kind.OUTPUT, Kind.MIRROR):
+        elif kind in (Kind.OUTPUT, Kind.MIRROR, Kind.COPY):
             port = ports[op["value"]] if op["value"] else UPLINK
             actions.append(Action(kind=kind, port=port))
         else:

@@ -16,6 +16,18 @@ class TableRule(NamedTuple):
     cookie: int
 
 
+#: By enum vnet_miss.
+MISSES = (Miss.CONTINUE, Miss.DROP, Miss.CONTROLLER)
+
+
+class TableStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A table that a frame came to: the id of the rule that it met there, or what a miss does."""
+
+    table: int
+    rule: int | None
+    miss: Miss | None
+
+
 class TableState(msgspec.Struct, frozen=True, kw_only=True):
     """What a table holds: rules by their ids. Tables without rules that continue are left out."""
 

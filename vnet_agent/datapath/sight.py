@@ -9,6 +9,7 @@ from typing import Any
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
 from vnet_agent.datapath.base import Exit, Flow, FlowFilter, FlowPage, Run
+from vnet_agent.datapath.handling import MISSES, TableStep
 from vnet_agent.exceptions import FilterError
 from vnet_agent.model.port import Role
 from vnet_agent.model.protocols import NAMES, PROTOCOLS, WITH_PORTS
@@ -201,6 +202,7 @@ def decode_run(
         cache=_cache(raw, entry, reason),
         connection=entry,
         then=_then(entry, raw["after"] if _is_alive(raw["after"], raw["now"]) else None),
+        tables=tuple(_step(*step) for step in raw["steps"]),
         rules=raw["rules"],
         digest=digest,
         out=exits,
@@ -212,11 +214,22 @@ def decode_run(
     )
 
 
+def _step(table: int, entry: int, action: int) -> TableStep:
+    miss = None if entry else MISSES[action]
+    return TableStep(table=table, rule=entry or None, miss=miss)
+
+
 def _is_alive(conn: bytes | None, now: int) -> bool:
     return conn is not None and layout.number("conn", "expires_ns", conn) > now
 
 
-_VERDICTS = {c.DROP: "drop", c.REDIRECT: "forward", c.CONSUMED: "flood", c.ANSWERED: "answer"}
+_VERDICTS = {
+    c.DROP: "drop",
+    c.REDIRECT: "forward",
+    c.CONSUMED: "flood",
+    c.ANSWERED: "answer",
+    c.HANDED: "controller",
+}
 
 
 def name_verdict(action: int, *, egress: bool) -> str:

@@ -18,7 +18,7 @@ SETTABLE = (
 #: Actions of the picture that need what is not there yet, and why not.
 _LATER = {
     "meter": "meters are not there yet",
-    "group": "groups of ports are not there yet; use output",
+    "group": "a group of ports is written as a list, {output: [PORT, PORT]}",
     "track": "tracking and NAT are not there yet; `normal` tracks",
 }
 _WITHOUT_VALUE = (Kind.NORMAL, Kind.DROP, Kind.POP_VLAN, Kind.CONTROLLER)
@@ -63,7 +63,9 @@ def _read_action(node: Node, match: Match, table: int) -> list[Action]:
     match kind:
         case Kind.OUTPUT if value.value == UPLINK:
             return [Action(kind=kind, port=UPLINK)]
-        case Kind.OUTPUT | Kind.MIRROR:
+        case Kind.OUTPUT if isinstance(value.value, list):
+            return _read_group(value)
+        case Kind.OUTPUT | Kind.MIRROR | Kind.COPY:
             return [Action(kind=kind, port=words.read_uuid(value))]
         case Kind.GOTO:
             return [Action(kind=kind, number=_read_goto(value, table))]
@@ -77,6 +79,17 @@ def _read_action(node: Node, match: Match, table: int) -> list[Action]:
             return _read_set(value, match)
         case _:
             raise value.refused(f"{kind} takes no value")
+
+
+def _read_group(node: Node) -> list[Action]:
+    """To each of several ports: a copy to all but the last one."""
+    ports = node.value if isinstance(node.value, list) else []
+    if not ports:
+        raise node.refused("output needs a port, or several of them")
+    found = [Action(kind=Kind.COPY, port=words.read_uuid(item)) for item in ports[:-1]]
+    if ports[-1].value == UPLINK:
+        return [*found, Action(kind=Kind.OUTPUT, port=UPLINK)]
+    return [*found, Action(kind=Kind.OUTPUT, port=words.read_uuid(ports[-1]))]
 
 
 def _read_kind(node: Node) -> tuple[Kind, Node | None]:

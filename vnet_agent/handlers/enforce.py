@@ -66,6 +66,11 @@ class Enforcer:
         placed = self._placed.get(table, {}).get(rule_id)
         return placed is None or not placed.ids
 
+    def rule_of(self, table: int, driver_id: int) -> int | None:
+        """The rule that the driver's is, or is one of."""
+        placed = self._placed.get(table, {})
+        return next((rule for rule, item in placed.items() if driver_id in item.ids), None)
+
     def count_waiting(self, table: int) -> int:
         return sum(self.is_waiting(table, rule_id) for rule_id in self._bound.get(table, ()))
 

@@ -69,6 +69,9 @@ class Tables:
     def is_waiting(self, table: int, rule_id: int) -> bool:
         return self._enforcer.is_waiting(table, rule_id)
 
+    def rule_of(self, table: int, driver_id: int) -> int | None:
+        return self._enforcer.rule_of(table, driver_id)
+
     def count_waiting(self, table: int) -> int:
         return self._enforcer.count_waiting(table)
 

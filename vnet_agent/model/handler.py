@@ -89,6 +89,7 @@ class Kind(enum.StrEnum):
     CONTROLLER = "controller"
     SET = "set"
     MIRROR = "mirror"
+    COPY = "copy"
     PUSH_VLAN = "push_vlan"
     POP_VLAN = "pop_vlan"
 
@@ -97,8 +98,8 @@ ENDS = frozenset({Kind.NORMAL, Kind.DROP, Kind.OUTPUT, Kind.GOTO, Kind.CONTROLLE
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
-    """`port` is a UUID (output, mirror) or UPLINK (output). `number` is the table of `goto`, the
-    bytes of `controller`, or the tag of `push_vlan` (priority << 13 | id). `field` is set to
+    """`port` is a UUID (output, copy, mirror) or UPLINK (output). `number` is the table of `goto`,
+    the bytes of `controller`, or the tag of `push_vlan` (priority << 13 | id). `field` is set to
     `value`: one of the names of Match, or `ip_ttl`."""
 
     kind: Kind
@@ -144,7 +145,7 @@ def show_handler(handler: Handler) -> dict[str, Any]:
 
 def show_action(action: Action) -> Any:
     match action.kind:
-        case Kind.OUTPUT | Kind.MIRROR:
+        case Kind.OUTPUT | Kind.MIRROR | Kind.COPY:
             return {action.kind.value: action.port}
         case Kind.GOTO:
             return {"goto": action.number}

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from vnet_agent.capture.offload import finish_checksum
 from vnet_agent.datapath.base import Driver
 from vnet_agent.datapath.handling import PacketIn
 from vnet_agent.events.journal import format_time
@@ -35,6 +36,7 @@ class PacketFeed:
         self._depth = depth
         self._queues: list[Queue] = []
         self._fd: int | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._read = 0
         self._lost = 0
 
@@ -43,12 +45,14 @@ class PacketFeed:
             self._fd = self._driver.packet_in_fileno()
         except TablesUnsupported:
             return
-        asyncio.get_running_loop().add_reader(self._fd, self._on_readable)
+        self._wait()
 
     async def close(self) -> None:
         if self._fd is not None:
             asyncio.get_running_loop().remove_reader(self._fd)
             self._fd = None
+        if self._reading is not None:
+            await asyncio.gather(self._reading, return_exceptions=True)
 
     def add_follower(self) -> Queue:
         """As `follow`, for ever."""
@@ -71,15 +75,28 @@ class PacketFeed:
         lost = self._lost + sum(queue.lost for queue in self._queues)
         return {"read": self._read, "lost": lost}
 
+    def _wait(self) -> None:
+        if self._fd is not None:
+            asyncio.get_running_loop().add_reader(self._fd, self._on_readable)
+
     def _on_readable(self) -> None:
+        """A thread reads: the driver may be busy with a table of many rules."""
+        loop = asyncio.get_running_loop()
+        if self._fd is not None:
+            loop.remove_reader(self._fd)
+            self._reading = loop.create_task(self._read_all(), name="Packet-ins")
+
+    async def _read_all(self) -> None:
         try:
-            packets = list(self._driver.read_packet_ins())
+            packets = await asyncio.to_thread(lambda: list(self._driver.read_packet_ins()))
         except VnetError as error:
             LOG.error("Packet-ins cannot be read any more: %s", error)
-            if self._fd is not None:
-                asyncio.get_running_loop().remove_reader(self._fd)
-                self._fd = None
+            self._fd = None
             return
+        self._hand_out(packets)
+        self._wait()
+
+    def _hand_out(self, packets: list[PacketIn]) -> None:
         self._read += len(packets)
         if not self._queues or not packets:
             return
@@ -91,7 +108,9 @@ class PacketFeed:
 
 
 def show_packet_in(packet: PacketIn, instance: str | None) -> dict[str, Any]:
-    """`frame` is base64 of what was captured of `length` bytes."""
+    """`frame` is base64 of what was captured of `length` bytes; a whole frame is one that can be
+    sent again, with the checksum that its sender may have left to the device."""
+    data = finish_checksum(packet.data) if len(packet.data) == packet.length else packet.data
     return {
         "time": format_time(packet.time_ns),
         "port": packet.port,
@@ -102,5 +121,5 @@ def show_packet_in(packet: PacketIn, instance: str | None) -> dict[str, Any]:
         "cookie": packet.cookie,
         "metadata": hex(packet.metadata),
         "length": packet.length,
-        "frame": base64.b64encode(packet.data).decode(),
+        "frame": base64.b64encode(data).decode(),
     }

@@ -1,6 +1,6 @@
 """A run of the datapath in the operator's words: groups, numbers, and what to look at."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -28,9 +28,10 @@ _EARLIER = ("malformed", "vlan", "ethertype", "fragment", "extension", "tcp-flag
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of Run, with rules and exits by name; see there.
 
-    `spoof` is `passed`, `not reached`, or the reason for which the frame is refused. Each of
-    `rules` names `group` and `number` as `vnetctl rule list` does (both null for a port that no
-    group applies to), and the rule itself.
+    Each of `tables` is one of the operator's that the frame came to: its `rule` there, as
+    `vnetctl table show` names it, or what a `miss` does. `spoof` is `passed`, `not reached`, or
+    the reason for which the frame is refused. Each of `rules` names `group` and `number` as
+    `vnetctl rule list` does (both null for a port that no group applies to), and the rule itself.
     """
 
     port: str
@@ -43,6 +44,7 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
     cache: str
     connection: Flow | None
     then: str
+    tables: list[dict[str, Any]]
     rules: list[dict[str, Any]]
     out: tuple[Exit, ...]
     notes: list[str]
@@ -57,8 +59,10 @@ def explain(
     frame: bytes,
     policy: Policy,
     groups: Sequence[Group],
+    rule_of: Callable[[int, int], int | None] = lambda table, driver_id: None,
 ) -> Trace:
-    """`policy` and `groups` are what should be in force on the port: the store's."""
+    """`policy` and `groups` are what should be in force on the port: the store's. `rule_of` names
+    a rule of the operator's by its table and the driver's id."""
     notes = _notes(run, egress=egress, policy=policy)
     known = run.digest == digest(policy)
     if run.digest is not None and not known:
@@ -74,6 +78,14 @@ def explain(
         cache=run.cache,
         connection=run.connection,
         then=run.then,
+        tables=[
+            {
+                "table": step.table,
+                "rule": None if step.rule is None else rule_of(step.table, step.rule),
+                "miss": step.miss,
+            }
+            for step in run.tables
+        ],
         rules=[place for number in run.rules for place in _places(number, policy, groups)]
         if known
         else [],
