@@ -63,6 +63,7 @@ struct vnet_datapath {
 	struct vnet_ring *ring; /* of captured frames; NULL while nobody captures */
 	struct vnet_handlers *handlers; /* of the operator's tables; NULL: there are none */
 	int owns_handlers;
+	struct vnet_conn draft; /* what it was for the last one stays: see vnet_conn_draft() */
 };
 
 #define VNET_MAX_OUT 64
@@ -100,7 +101,6 @@ struct vnet_ctx {
 	__u32 gso_size; /* of the payload of each frame that it is cut into; 0: it is whole */
 	__u32 outs; /* copies that were sent */
 	__u32 out[VNET_MAX_OUT];
-	struct vnet_conn draft;
 	struct vnet_trace *trace; /* NULL unless somebody wants to know */
 	__u8 *changed;            /* owned: the frame once it is not what it was; see edit.c */
 	/* Sees each frame that leaves, and where (0: to the VM); may be NULL. */

@@ -229,7 +229,7 @@ static inline struct vnet_conn *vnet_conn_find(struct vnet_ctx *ctx, __u32 local
 
 static inline struct vnet_conn *vnet_conn_draft(struct vnet_ctx *ctx)
 {
-	return &ctx->draft;
+	return &ctx->datapath->draft;
 }
 
 static inline __u32 vnet_new_mark(struct vnet_ctx *ctx)

@@ -252,3 +252,24 @@ def test_late_records_leave_what_was_learnt() -> None:
     assert there.driver.import_records(PORT, early).moved == 1
     assert talk.into(-(1 << 31), 10, 10, bench=there) == "tcp-window"
     assert talk.into(10, 10, 10, bench=there) == ""
+
+
+def test_an_entry_that_expired_begins_again_with_windows_of_its_own() -> None:
+    bench = Bench(ALLOW_ALL)
+    make_strict(bench)
+
+    def out(seq: int, ack: int, port: int, flags: int = f.ACK) -> str:
+        segment = f.tcp(port, 80, flags, seq=seq, ack=ack, window=WINDOW)
+        return bench.out(f.ipv4(VM4, PEER4, f.TCP, segment))
+
+    def into() -> str:
+        segment = f.tcp(80, 5000, f.ACK, seq=THEIRS, ack=OURS, window=WINDOW)
+        return bench.into(f.ipv4(PEER4, VM4, f.TCP, segment))
+
+    assert into() == ""
+    bench.sleep(6 * 24 * 3600)
+    # Another one leaves its windows where new ones are made.
+    assert out(OURS + (1 << 30), 0, 5001, f.SYN) == ""
+    assert into() == ""
+    assert out(OURS, THEIRS, 5000) == ""
+    assert into() == ""
