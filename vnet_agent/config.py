@@ -150,6 +150,26 @@ DATAPATH: list[cfg.Opt] = [
         help="What becomes of TCP segments whose sequence numbers do not fit their connection, "
         "such as blind resets. Read again on SIGHUP.",
     ),
+    cfg.IntOpt(
+        "half_open_limit",
+        default=4096,
+        min=0,
+        max=1_000_000,
+        mutable=True,
+        help="TCP connections of one port that may be under way at once without their handshake "
+        "being completed, those that it begins and those that are begun to it together. Beyond it "
+        "a SYN is dropped as `half-open`; established connections are not touched. 0: no limit. "
+        "Read again on SIGHUP.",
+    ),
+    cfg.IntOpt(
+        "half_open_rate",
+        default=1000,
+        min=1,
+        max=1_000_000,
+        mutable=True,
+        help="Of these, how many a second are forgotten: what one port may open for good without "
+        "ever completing it. Read again on SIGHUP.",
+    ),
     _timeout("syn_sent", 120, "a TCP connection whose SYN has not been answered"),
     _timeout("syn_received", 60, "a TCP connection whose handshake lacks its last segment"),
     _timeout("established", 432000, "an established TCP connection"),

@@ -173,6 +173,11 @@ VNET_INLINE struct vnet_port *vnet_port(struct __sk_buff *skb, __u32 local_id)
 	return bpf_map_lookup_elem(&vnet_ports, &local_id);
 }
 
+VNET_INLINE struct vnet_port *vnet_opener(struct __sk_buff *skb, __u32 local_id)
+{
+	return vnet_port(skb, local_id);
+}
+
 VNET_INLINE __u32 *vnet_uplink(struct __sk_buff *skb, __u32 network)
 {
 	return bpf_map_lookup_elem(&vnet_uplinks, &network);

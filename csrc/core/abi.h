@@ -60,7 +60,8 @@ struct vnet_port {
 	__u32 quota;
 	__u8 port[16];      /* UUIDs */
 	__u8 instance[16];
-	__u8 reserved[40];
+	__u64 openings_ns;  /* see opening.h */
+	__u8 reserved[32];
 };
 _Static_assert(sizeof(struct vnet_port) == 128, "vnet_port");
 _Static_assert(offsetof(struct vnet_port, role) == 32, "vnet_port.role");
@@ -74,8 +75,10 @@ enum vnet_settings_flags { VNET_SETTINGS_STRICT = 1 };
 struct vnet_settings {
 	__u64 life_ns[VNET_MAX_STATES]; /* by enum vnet_state: how long each lasts without a frame */
 	__u64 flags;
+	__u64 opening_ns;  /* see opening.h; 0: no limit */
+	__u64 openings_ns;
 };
-_Static_assert(sizeof(struct vnet_settings) == 136, "vnet_settings");
+_Static_assert(sizeof(struct vnet_settings) == 152, "vnet_settings");
 
 enum vnet_iface_kind { VNET_IFACE_PORT = 1, VNET_IFACE_UPLINK = 2 };
 

@@ -444,6 +444,7 @@ VNET_INLINE __u32 vnet_track(struct vnet_ctx *ctx, const struct vnet_port *port,
 	const struct vnet_settings *settings = vnet_settings(ctx);
 	struct vnet_conn_key key;
 	struct vnet_conn *conn;
+	__u32 reason;
 	__u64 now;
 
 	if (!settings || !vnet_policy_id(word) || p->fragment == VNET_LATER || vnet_is_icmp(p) ||
@@ -459,9 +460,18 @@ VNET_INLINE __u32 vnet_track(struct vnet_ctx *ctx, const struct vnet_port *port,
 		vnet_conn_count(ctx, conn, direction);
 		return VNET_REASON_NONE;
 	}
-	if (p->proto == VNET_TCP)
-		p->fit = vnet_window_look(ctx, conn, p, direction);
-	return vnet_track_changes(ctx, p, port->local_id, direction);
+	if (p->proto == VNET_TCP) {
+		/* What expired is not there. */
+		if (conn && conn->expires_ns <= now)
+			conn = NULL;
+		p->fit = vnet_window_look(ctx, conn, p, direction, port->local_id);
+		if (p->fit == VNET_FIT_FLOOD)
+			return VNET_REASON_HALF_OPEN;
+	}
+	reason = vnet_track_changes(ctx, p, port->local_id, direction);
+	if (!reason && !conn && vnet_is_opening(p))
+		vnet_opening_take(ctx, port->local_id, now);
+	return reason;
 }
 
 #endif

@@ -14,17 +14,25 @@
 #define VNET_WINDOW_H
 
 #include "conn.h"
+#include "opening.h"
 #include "parse.h"
 
 enum vnet_fit {
 	VNET_FIT_IN = 0,    /* of the connection */
 	VNET_FIT_ASIDE = 1, /* the receiver will challenge it (RFC 5961); nothing comes of it here */
 	VNET_FIT_OUT = 2,   /* its numbers are not the connection's */
+	VNET_FIT_FLOOD = 3, /* it would be one opening too many */
 };
 
 /* What an acknowledgement may lag behind, however small the windows; as Linux has it. */
 #define VNET_WINDOW_LAG 66000
 #define VNET_WINDOW_OPTIONS 12
+
+VNET_INLINE int vnet_is_opening(const struct vnet_packet *p)
+{
+	return p->proto == VNET_TCP &&
+	       (p->tcp_flags & VNET_TCP_OPENING_OR_CLOSING) == VNET_TCP_SYN;
+}
 
 VNET_INLINE int vnet_is_beyond(__u32 a, __u32 b)
 {
@@ -290,14 +298,26 @@ VNET_INLINE void vnet_window_begin(struct vnet_ctx *ctx, struct vnet_conn *conn,
  * kernel's stack there is no room for both at once.
  */
 VNET_OUTLINE __u32 vnet_window_look(struct vnet_ctx *ctx, struct vnet_conn *conn,
-				    const struct vnet_packet *p, __u32 direction)
+				    const struct vnet_packet *p, __u32 direction, __u32 local_id)
 {
 	struct vnet_conn *draft = vnet_conn_draft(ctx);
+	__u32 fit;
+	__u8 state;
 
 	if (!p || !draft || !vnet_tcp_flags_valid(p->tcp_flags))
 		return VNET_FIT_ASIDE;
 	vnet_window_begin(ctx, draft, p, direction & 1);
-	return conn ? vnet_window_judge(ctx, conn, p, direction & 1) : VNET_FIT_ASIDE;
+	if (!conn)
+		return vnet_is_opening(p) && !vnet_opening_fits(ctx, local_id, vnet_now(ctx))
+			       ? VNET_FIT_FLOOD
+			       : VNET_FIT_ASIDE;
+	state = conn->state;
+	fit = vnet_window_judge(ctx, conn, p, direction & 1);
+	if (fit == VNET_FIT_IN && state == VNET_STATE_SYN_RECEIVED &&
+	    (direction & 1) == vnet_conn_origin(conn) &&
+	    (p->tcp_flags & VNET_TCP_OPENING_OR_CLOSING) == VNET_TCP_ACK)
+		vnet_opening_give(ctx, local_id);
+	return fit;
 }
 
 #endif

@@ -93,6 +93,12 @@ static inline struct vnet_meters *vnet_meters_of(struct vnet_ctx *ctx, __u32 loc
 	return ctx->trace ? NULL : vnet_table_get(VNET_ENV_TABLE(ctx, METERS), &local_id);
 }
 
+/* A trace opens nothing. */
+static inline struct vnet_port *vnet_opener(struct vnet_ctx *ctx, __u32 local_id)
+{
+	return ctx->trace ? NULL : &ctx->datapath->ports[local_id];
+}
+
 static inline const struct vnet_settings *vnet_settings(struct vnet_ctx *ctx)
 {
 	return &ctx->datapath->settings;

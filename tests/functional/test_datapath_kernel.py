@@ -6,7 +6,7 @@ import socket
 
 import frames as f
 import pytest
-from datapath_bench import OUT_ALL, PEER4, VM, VM4, VM6, policy
+from datapath_bench import OUT_ALL, PEER, PEER4, VM, VM4, VM6, policy
 from datapath_world import ip, private
 from frame_strategies import packets, policies
 from hypothesis import HealthCheck, given, settings
@@ -165,6 +165,40 @@ def test_datapath_kernel_and_native_agree_on_windows(bpffs: str) -> None:
 
     compare()
     assert kernel.counters(PORT).drops["tcp-window"] > 10
+    kernel.destroy()
+
+
+@private
+def test_datapath_openings_that_nobody_completes_are_limited(bpffs: str) -> None:
+    tap, uplink = interfaces()
+    kernel = EbpfDriver(pin_dir=os.path.join(bpffs, "vnet"), max_ports=4)
+    set_up(kernel, tap, uplink)
+    hour = 3600 * 10**9
+    kernel.kernel.settings_put(
+        layout.pack(
+            "settings",
+            life_ns=layout.raw("settings", "life_ns", kernel.kernel.settings_get()),
+            opening_ns=hour,
+            openings_ns=20 * hour,
+        )
+    )
+
+    def send(source: int, flags: int) -> None:
+        segment = f.tcp(source, 80, flags, seq=7, ack=9)
+        frame = f.ether(VM, PEER, f.IPV4, f.ipv4(VM4, PEER4, f.TCP, segment))
+        kernel.kernel.test_run(c.FROM_PORT, tap, frame)
+
+    for source in range(1000, 1050):
+        send(source, f.SYN)
+    counters = kernel.counters(PORT)
+    assert (counters.connections, counters.drops["half-open"]) == (20, 30)
+    answer = f.ipv4(PEER4, VM4, f.TCP, f.tcp(80, 1000, f.SYN | f.ACK, seq=8, ack=8))
+    kernel.kernel.test_run(c.TO_PORT, tap, f.ether(PEER, VM, f.IPV4, answer))
+    send(1000, f.ACK)
+    send(2000, f.SYN)
+    send(2001, f.SYN)
+    counters = kernel.counters(PORT)
+    assert (counters.connections, counters.drops["half-open"]) == (21, 31)
     kernel.destroy()
 
 

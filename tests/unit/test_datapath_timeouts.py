@@ -33,7 +33,7 @@ def test_each_state_has_an_option_with_the_default_of_the_core() -> None:
     assert len(lasting) == 10
     for state, seconds in lasting:
         assert conf.datapath[option_name(state)] == seconds
-    driver, plain = MemoryDriver(conf), MemoryDriver()
+    driver, plain = MemoryDriver(configured(half_open_limit=0)), MemoryDriver()
     driver.open()
     plain.open()
     assert driver.native.settings_get() == plain.native.settings_get()

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from segment_strategies import conversations
 from test_datapath_twin import connections, twin_connections
 
-from vnet_agent.datapath import layout
 from vnet_agent.datapath._flowcache import LAYOUT, SETTINGS_STRICT
 from vnet_agent.model.policy import ALLOW_ALL
 
@@ -20,7 +19,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 def make_strict(bench: Bench) -> None:
     data = bytearray(bench.native.settings_get())
     offset, size = LAYOUT["settings"]["flags"]
-    data[offset : offset + size] = layout.pack("settings", flags=SETTINGS_STRICT)[-size:]
+    data[offset : offset + size] = SETTINGS_STRICT.to_bytes(size, "little")
     bench.native.settings_put(bytes(data))
 
 

@@ -18,15 +18,24 @@ def option_name(state: str) -> str:
 def pack_settings(conf: cfg.ConfigOpts | None) -> bytes:
     """A struct settings from `[datapath]`; without configuration the defaults."""
     seconds = list(STATE_SECONDS)
-    flags = 0
+    flags = opening = openings = 0
     if conf is not None:
         for number, state in enumerate(STATES):
             if seconds[number]:
                 seconds[number] = conf.datapath[option_name(state)]
         flags = SETTINGS_STRICT * (conf.datapath.tcp_window == "strict")
+        if conf.datapath.half_open_limit:
+            opening = 1_000_000_000 // conf.datapath.half_open_rate
+            openings = opening * conf.datapath.half_open_limit
     lives = [value * 1_000_000_000 for value in seconds]
     lives += [0] * (_LIVES.size // 8 - len(lives))
-    return layout.pack("settings", life_ns=_LIVES.pack(*lives), flags=flags)
+    return layout.pack(
+        "settings",
+        life_ns=_LIVES.pack(*lives),
+        flags=flags,
+        opening_ns=opening,
+        openings_ns=openings,
+    )
 
 
 def read_lives(settings: bytes) -> tuple[int, ...]:
