@@ -334,13 +334,14 @@ VNET_INLINE __u32 vnet_track_whole(struct vnet_ctx *ctx, const struct vnet_port 
 		if (reason)
 			return reason;
 	}
+	/* Before DHCP, as where the verdict is fresh: it is not the cache that decides. */
+	if (conn && vnet_conn_refresh(ctx, port, &key, conn, word))
+		return vnet_conn_advance(ctx, conn, p, direction, now);
 	/* The lease of an address needs no rule; giving one out is not for VMs. */
 	if (vnet_is_dhcp_answer(p))
 		return direction == VNET_EGRESS ? VNET_REASON_DHCP_SERVER : VNET_REASON_NONE;
 	if (direction == VNET_EGRESS && vnet_is_dhcp_request(p))
 		return VNET_REASON_NONE;
-	if (conn && vnet_conn_refresh(ctx, port, &key, conn, word))
-		return vnet_conn_advance(ctx, conn, p, direction, now);
 	if (!vnet_makes_connection(p) || vnet_is_echo_reply(p) || crossed)
 		return vnet_track_stateless(ctx, port, p, direction, word);
 	return vnet_conn_begin(ctx, port, &key, p, direction, word, now);

@@ -19,7 +19,7 @@ from vnet_agent.model.policy import Policy
 
 #: TC_ACT_* of <linux/pkt_cls.h>, by what the core decides.
 TC = {c.PASS: -1, c.DROP: 2, c.REDIRECT: 7, c.CONSUMED: 4}
-#: A generation that no port comes to in a test.
+#: Generations that no port comes to in a test are those from here on.
 ASIDE = 1 << 31
 _KEY = struct.Struct("=16s16sHHBB")
 _NAMES = {number: name for name, number in t.NAMES.items()}
@@ -41,6 +41,7 @@ class Judges:
         self.drivers = (kernel, native)
         self.kernel, self.native = kernel.kernel, native.native
         self.port, self.tap = port, tap
+        self.aside = ASIDE
         self.members: dict[str, list[str]] = {}
         self.meet((VM4, VM6))
 
@@ -112,10 +113,12 @@ class Judges:
         policy = self.twin.policy
         offset, size = c.LAYOUT["port"]["policy"]
         words = []
+        # Never the same again: an entry that has it would be fresh.
+        self.aside += 1
         for handle in (self.kernel, self.native):
             word = layout.number("port", "policy", handle.port_get(self.local_id))
             words.append(word)
-            handle.port_store(self.local_id, offset, size, word ^ ASIDE)
+            handle.port_store(self.local_id, offset, size, word >> 32 << 32 | self.aside)
         self.twin.policy = t.Policy(rules=policy.rules, established=policy.established)
         try:
             return self.judge(direction, frame)

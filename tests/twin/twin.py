@@ -314,10 +314,10 @@ class Twin:
             return
         if direction is EGRESS:
             self._guard_source(packet)
-        if self._needs_no_rule(direction, packet):
-            return
         if conn is not None and self._still_admitted(key, conn):
             self._advance(conn, direction, packet, now)
+            return
+        if self._needs_no_rule(direction, packet):
             return
         if answer or crossed:
             self._stateless(direction, packet, now)

@@ -4,6 +4,7 @@ import frames as f
 import pytest
 from datapath_bench import (
     GATEWAY,
+    IN_TCP_80,
     OUT_ALL,
     PEER,
     PEER4,
@@ -127,6 +128,18 @@ def test_dhcp_needs_no_rule_and_serving_it_is_refused() -> None:
     assert bench.out(f.ipv6(LINK_LOCAL, "ff02::1:2", f.UDP, f.udp(546, 547))) == ""
     assert bench.out(f.ipv4("0.0.0.0", PEER4, f.UDP, f.udp(68, 67))) == "ip-spoof"
     assert bench.out(f.ipv4("0.0.0.0", "255.255.255.255", f.UDP, f.udp(1, 67))) == "ip-spoof"
+
+
+def test_an_answer_to_an_admitted_dhcp_request_passes_whether_cached_or_not() -> None:
+    requests = Rule(direction=Direction.INGRESS, protocol="udp", ports=(67, 67))
+    bench = Bench(policy(requests))
+    assert bench.into(f.ipv4(PEER4, VM4, f.UDP, f.udp(68, 67))) == ""
+    answer = f.ipv4(VM4, PEER4, f.UDP, f.udp(67, 68))
+    assert bench.out(answer) == ""
+    bench.driver.set_policy(PORT, policy(requests, IN_TCP_80))
+    assert bench.out(answer) == ""
+    bench.driver.set_policy(PORT, policy(IN_TCP_80))
+    assert bench.out(answer) == "dhcp-server"
 
 
 def test_group_addresses_make_no_connection() -> None:
