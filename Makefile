@@ -52,6 +52,12 @@ bench-classifier: ## look-ups, changes and loading of large sets of rules, nativ
 
 bench-qos: ## how closely a port's limit is kept, by TCP and UDP, from 1 Mbit/s to 10 Gbit/s
 
+bench-bulk: ## connections exported and imported a second, and what they take
+
+bench-agent: ## memory of an agent with 1,000 ports, and listings of a million connections
+
+bench-attack: ## traffic of two guests beside the flood of a third
+
 lint: setup ## ruff and mypy
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .

@@ -12,6 +12,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ api_socket = {directory}/s
 uri = test://{directory}/node.xml
 [datapath]
 driver = ebpf
-pin_dir = {bpffs}/vnet
+pin_dir = {bpffs}/{name}
 connection_quota = {quota}
 [policy]
 file = {directory}/policy.yaml
@@ -84,12 +85,12 @@ class Agent:
             raise BenchError(f"{path}: {answer.status} {text[:200]!r}")
         return json.loads(text)
 
-    def memory(self, field: str = "VmRSS") -> int:
-        """Bytes, of /proc/PID/status; VmHWM is the most there has been."""
+    def memory(self) -> int:
+        """Resident bytes."""
         for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith(f"{field}:"):
+            if line.startswith("VmRSS:"):
                 return int(line.split()[1]) * 1024
-        raise BenchError(f"the agent's {field} is not known")
+        raise BenchError("the agent's memory is not known")
 
     def control(self, *words: str) -> str:
         """What vnetctl prints."""
@@ -99,15 +100,14 @@ class Agent:
 
 @contextlib.contextmanager
 def running(machines: list[VirtualMachine], *, quota: int) -> Iterator[Agent]:
-    """With all ports guarded; BenchError says what the agent's log ends with when they are not."""
-    directory = RUN / "agent"
-    directory.mkdir()
+    """With all ports guarded, by a datapath of its own; BenchError shows the log otherwise."""
+    directory = pathlib.Path(tempfile.mkdtemp(dir=RUN))
     lines = "".join(f"link add {vm.tap} type veth peer name p{vm.number}\n" for vm in machines)
     command("ip", "-batch", "-", text=lines)
     node = "".join(vm.xml() for vm in machines)
     (directory / "node.xml").write_text(f"<node>{node}</node>")
     (directory / "policy.yaml").write_text(_POLICY)
-    config = _CONFIG.format(directory=directory, bpffs=BPFFS, quota=quota)
+    config = _CONFIG.format(directory=directory, bpffs=BPFFS, name=directory.name, quota=quota)
     (directory / "agent.conf").write_text(config)
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen(

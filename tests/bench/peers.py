@@ -6,11 +6,11 @@ site's namespaces.
 
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from rulesets import iptables_rules, nftables_rules
 from sandbox import BPFFS, BenchError
-from tenants import GUESTS, Site, address_guest, make_rules, wire_guests
+from tenants import GUESTS, Guest, Site, address_guest, make_rules, wire_guests
 
 from vnet_agent.datapath.ebpf import EbpfDriver
 from vnet_agent.model.policy import Policy
@@ -98,24 +98,39 @@ def iptables_flavour(site: Site) -> str:
 @contextlib.contextmanager
 def connect_vnet(site: Site) -> Iterator[None]:
     wire_guests(site)
+    with connect_ports(site, dict.fromkeys(GUESTS, Policy(rules=make_rules()))):
+        yield
+
+
+@contextlib.contextmanager
+def connect_ports(
+    site: Site,
+    policies: Mapping[Guest, Policy],
+    *,
+    unknown: Guest | None = None,
+    unguarded: Guest | None = None,
+) -> Iterator[EbpfDriver]:
+    """A port for each guest, whose tap is there; of one the addresses are not known, of one the
+    port security is off."""
     driver = EbpfDriver(pin_dir=str(BPFFS / "vnet"), max_ports=16)
     with site.node.inside():
         driver.open()
         try:
-            for guest in GUESTS:
+            for guest, policy in policies.items():
                 driver.set_port(
                     guest.uuid,
                     instance=guest.uuid,
                     mac=guest.mac,
-                    addresses=(guest.address,),
+                    addresses=() if guest == unknown else (guest.address,),
                     network=0,
                     bridged=False,
                     role=Role.ACTIVE,
                     generation=1,
                     quota=QUOTA,
+                    port_security=guest != unguarded,
                 )
-                driver.set_policy(guest.uuid, Policy(rules=make_rules()))
+                driver.set_policy(guest.uuid, policy)
                 driver.attach(guest.uuid, socket.if_nametoindex(guest.tap))
-            yield
+            yield driver
         finally:
             driver.destroy()

@@ -102,11 +102,16 @@ def wire_guests(site: Site) -> None:
             site.node.ip(f"tuntap add dev {guest.tap} mode tap", f"link set {guest.tap} up")
             site.node.run("tc", "qdisc", "replace", "dev", guest.tap, "root", "noqueue")
             continue
-        site.node.ip(
-            f"link add {guest.tap} type veth peer name eth0 netns {guest.name}",
-            f"link set {guest.tap} up",
-        )
+        wire_guest(site.node, guest)
         address_guest(guest, place)
+
+
+def wire_guest(node: Netns, guest: Guest) -> None:
+    """Its tap in the node, the other end in the guest's namespace."""
+    node.ip(
+        f"link add {guest.tap} type veth peer name eth0 netns {guest.name}",
+        f"link set {guest.tap} up",
+    )
 
 
 def address_guest(guest: Guest, place: Netns) -> None:

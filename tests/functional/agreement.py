@@ -68,9 +68,9 @@ class Judges:
         self.members = {**self.members, group: members}
         self.twin.set_members(group, members)
 
-    def restart(self, addresses: tuple[str, ...]) -> None:
+    def restart(self, addresses: tuple[str, ...], *, strict: bool = False) -> None:
         """The port anew: no connections, and no fragments, of which the kernel forgets others
-        first than the core does natively when it remembers many."""
+        first than the core does natively when it remembers many. `strict`: about TCP windows."""
         for driver in self.drivers:
             (entry,) = driver.ports()
             driver.remove_port(self.port, generation=entry.generation)
@@ -87,7 +87,16 @@ class Judges:
             )
             driver.attach(self.port, self.tap)
             driver.collect()
+        for handle in (self.kernel, self.native):
+            data = bytearray(handle.settings_get())
+            offset, size = c.LAYOUT["settings"]["flags"]
+            flags = layout.raw(
+                "settings", "flags", layout.pack("settings", flags=c.SETTINGS_STRICT * strict)
+            )
+            data[offset : offset + size] = flags
+            handle.settings_put(bytes(data))
         self.meet(addresses)
+        self.twin.strict = strict
 
     # -- what is compared
 

@@ -21,6 +21,8 @@ FLAGS = [
     *(f.SYN, f.SYN | f.ACK, f.ACK, f.ACK, f.ACK | f.PSH, f.FIN | f.ACK, f.RST, f.RST | f.ACK),
     *(0, f.FIN, f.SYN | f.FIN),
 ]
+#: Of sequences: about where they begin, at edges of windows, and far away.
+NUMBERS = [0, 1, 2, 10, 11, 12, 31, 65537, 66001, 1 << 20, 1 << 31, (1 << 32) - 1]
 PROTOCOLS = [f.TCP] * 3 + [f.UDP] * 2 + [f.SCTP, f.DCCP, f.UDPLITE, 47, f.ICMP, f.ICMPV6]
 ICMP_TYPES = {
     f.ICMP: [8, 8, 0, 0, 3, 11, 13],
@@ -63,10 +65,26 @@ def random_members(rng: random.Random) -> list[str]:
     return rng.sample(MEMBERS, rng.randrange(4))
 
 
+def _segment(rng: random.Random) -> bytes:
+    """Half of them are where their peer expects them."""
+    seq, ack = (1, 1) if rng.randrange(2) else (rng.choice(NUMBERS), rng.choice(NUMBERS))
+    options = f.window_scale(rng.choice((0, 4, 15))) if rng.randrange(4) == 0 else b""
+    return f.tcp(
+        rng.choice(PORTS),
+        rng.choice(PORTS),
+        rng.choice(FLAGS),
+        bytes(rng.choice((0, 0, 1, 30))),
+        seq=seq,
+        ack=ack,
+        window=rng.choice((0, 9, 9, 65535)),
+        options=options,
+    )
+
+
 def _transport(rng: random.Random, family: int, *, quoted: bool = False) -> tuple[int, bytes]:
     proto = rng.choice((f.UDP, f.TCP)) if quoted else rng.choice(PROTOCOLS)
     if proto == f.TCP:
-        return proto, f.tcp(rng.choice(PORTS), rng.choice(PORTS), rng.choice(FLAGS))
+        return proto, _segment(rng)
     if proto in (f.UDP, f.SCTP, f.DCCP, f.UDPLITE):
         return proto, f.udp(rng.choice(PORTS), rng.choice(PORTS))
     if proto == 47:

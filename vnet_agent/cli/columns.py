@@ -1,6 +1,6 @@
 """Values that people read in one way and programs in another."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from cliff.columns import FormattableColumn
@@ -37,9 +37,9 @@ def show_value(value: Any) -> Any:
 
 def show_rows(
     columns: tuple[str, ...], rows: Iterable[Mapping[str, Any]]
-) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-    """What a Lister returns: the given columns of each row."""
-    return columns, [tuple(show_value(row.get(name)) for name in columns) for row in rows]
+) -> tuple[tuple[str, ...], Iterator[tuple[Any, ...]]]:
+    """What a Lister returns: the given columns of each row, when it is its turn."""
+    return columns, (tuple(show_value(row.get(name)) for name in columns) for row in rows)
 
 
 def show_fields(fields: Mapping[str, Any]) -> tuple[list[str], list[Any]]:

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vnet_agent.cli.client import Refused
@@ -30,29 +31,50 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read(command: ListCommand, args: argparse.Namespace, *path: str) -> list[dict[str, Any]]:
-    """Rows of the last part of `path`; standard error names the cursor if there are more."""
-    name = path[-1]
-    rows: list[dict[str, Any]] = []
-    cursor = args.cursor
+def read(
+    command: ListCommand, args: argparse.Namespace, *path: str
+) -> Iterator[Mapping[str, Any]]:
+    """Rows of the last part of `path`, a page at a time as they are taken.
+
+    The first page is asked for at once: what is wrong with the question is said before any row.
+    Standard error names the cursor if there are more.
+    """
+    return _follow(command, args, path, _ask(command, args, path, args.cursor, args.limit))
+
+
+def _follow(
+    command: ListCommand, args: argparse.Namespace, path: Sequence[str], page: Mapping[str, Any]
+) -> Iterator[Mapping[str, Any]]:
+    room = args.limit
     while True:
-        room = args.limit - len(rows)
-        answer = command.client.get(
-            *path,
-            protocol=args.protocol,
-            remote=args.remote,
-            state=args.state,
-            verdict=args.verdict,
-            port=getattr(args, "of", None),
-            limit=min(room, _PAGE),
-            cursor=cursor,
-        )
-        rows.extend(answer[name])
-        cursor = answer["cursor"]
-        if "error" in answer:
-            raise Refused(detail=f"The listing broke off: {answer['error']}")
+        rows, cursor = page[path[-1]], page["cursor"]
+        yield from rows
+        room -= len(rows)
         if cursor is None:
-            return rows
-        if len(rows) >= args.limit:
+            return
+        if room <= 0:
             sys.stderr.write(f"There may be more: go on with --cursor {cursor}\n")
-            return rows
+            return
+        page = _ask(command, args, path, cursor, room)
+
+
+def _ask(
+    command: ListCommand,
+    args: argparse.Namespace,
+    path: Sequence[str],
+    cursor: str | None,
+    room: int,
+) -> Mapping[str, Any]:
+    page: Mapping[str, Any] = command.client.get(
+        *path,
+        protocol=args.protocol,
+        remote=args.remote,
+        state=args.state,
+        verdict=args.verdict,
+        port=getattr(args, "of", None),
+        limit=min(room, _PAGE),
+        cursor=cursor,
+    )
+    if "error" in page:
+        raise Refused(detail=f"The listing broke off: {page['error']}")
+    return page
