@@ -42,9 +42,14 @@ VNET_INLINE struct vnet_image *vnet_image(struct __sk_buff *skb)
 	return NULL;
 }
 
-VNET_INLINE const struct vnet_handler *vnet_handler(struct __sk_buff *skb, __u32 index)
+VNET_INLINE struct vnet_handler *vnet_handler(struct __sk_buff *skb, __u32 index)
 {
 	return bpf_map_lookup_elem(&vnet_handlers, &index);
+}
+
+VNET_INLINE struct vnet_rate *vnet_handler_rate(struct __sk_buff *skb, struct vnet_handler *handler)
+{
+	return &handler->rate;
 }
 
 VNET_INLINE struct vnet_packet_rate *vnet_packet_rate(struct __sk_buff *skb, __u32 local_id)

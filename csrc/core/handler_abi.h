@@ -22,7 +22,7 @@ enum vnet_op_code {
 	VNET_OP_CONTROLLER = 5, /* E `arg`: bytes of the frame, `value`: the rule's cookie */
 	VNET_OP_SET = 6,        /* `field`: enum vnet_set_field, `wide`: what to */
 	VNET_OP_MIRROR = 7,     /* a copy to the port with local id `value` */
-	VNET_OP_METER = 8,      /* `value`: a meter; what exceeds it is dropped as `rate` */
+	VNET_OP_METER = 8,      /* what is beyond `value` kbit/s is dropped as `rate`; `wide`: kbit at once */
 	VNET_OP_PUSH_VLAN = 9,  /* `arg`: the tag */
 	VNET_OP_POP_VLAN = 10,
 	VNET_OP_GROUP = 11,     /* E `value`: a group of ports */
@@ -71,9 +71,10 @@ enum vnet_miss {
 struct vnet_handler {
 	struct vnet_actions actions;
 	__u32 cookie;
-	__u32 users; /* rules; user space only */
+	__u32 users;           /* rules; user space only */
+	struct vnet_rate rate; /* of its first METER */
 };
-_Static_assert(sizeof(struct vnet_handler) == 136, "vnet_handler");
+_Static_assert(sizeof(struct vnet_handler) == 168, "vnet_handler");
 
 /*
  * vnet_fields.state: what is known of the frame's connection. 0 where nothing tracks it: no IP,

@@ -123,7 +123,7 @@ VNET_OUTLINE __u32 vnet_walk_controller(struct vnet_ctx *ctx, struct vnet_walk *
 struct vnet_doing {
 	struct vnet_ctx *ctx;
 	struct vnet_walk *walk;
-	const struct vnet_handler *handler;
+	struct vnet_handler *handler;
 	__u32 table;
 	__u32 way;
 };
@@ -134,6 +134,19 @@ VNET_INLINE __u32 vnet_push(struct vnet_walk *walk, __u16 tci)
 		return vnet_walk_drop(walk, VNET_REASON_VLAN);
 	vnet_walk_tag(walk, tci);
 	return VNET_WAY_NORMAL;
+}
+
+VNET_INLINE __u32 vnet_walk_meter(struct vnet_doing *doing)
+{
+	struct vnet_rate *rate = vnet_handler_rate(doing->ctx, doing->handler);
+	__u32 frames, bytes;
+
+	if (!rate)
+		return VNET_WAY_NORMAL;
+	vnet_wire_size(doing->ctx, &frames, &bytes);
+	if (vnet_rate_take(rate, vnet_now_exact(doing->ctx) * VNET_METER_TICKS, bytes))
+		return VNET_WAY_NORMAL;
+	return vnet_walk_drop(doing->walk, VNET_REASON_RATE);
 }
 
 /* 1 when it was the last one. */
@@ -155,6 +168,9 @@ static long vnet_do(__u32 index, void *state)
 	case VNET_OP_POP_VLAN:
 		doing->walk->fields.vlan = 0;
 		return 0;
+	case VNET_OP_METER:
+		doing->way = vnet_walk_meter(doing);
+		return doing->way != VNET_WAY_NORMAL;
 	case VNET_OP_MIRROR:
 	case VNET_OP_COPY:
 		doing->way = vnet_walk_copy(doing->ctx, doing->walk, op->value,

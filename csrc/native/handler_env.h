@@ -18,9 +18,16 @@ static inline struct vnet_image *vnet_image(struct vnet_ctx *ctx)
 	return &ctx->datapath->handlers->classifier.image;
 }
 
-static inline const struct vnet_handler *vnet_handler(struct vnet_ctx *ctx, __u32 index)
+static inline struct vnet_handler *vnet_handler(struct vnet_ctx *ctx, __u32 index)
 {
 	return index < VNET_HANDLER_ROOM ? &ctx->datapath->handlers->memory.handler[index] : NULL;
+}
+
+/* What a METER takes from; NULL: a trace, which takes nothing. */
+static inline struct vnet_rate *vnet_handler_rate(struct vnet_ctx *ctx,
+						  struct vnet_handler *handler)
+{
+	return ctx->trace ? NULL : &handler->rate;
 }
 
 /* A trace takes nothing from the live ones. */

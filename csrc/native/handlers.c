@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "classifier_internal.h"
+#include "meter.h"
 
 /* What makes two handlers the same. */
 struct content {
@@ -65,6 +66,8 @@ static int op_is_known(const struct vnet_op *op, __u32 table)
 		return op->arg > table && op->arg < VNET_HANDLER_TABLES;
 	case VNET_OP_SET:
 		return op->field >= VNET_SET_SOURCE_MAC && op->field <= VNET_SET_MARK;
+	case VNET_OP_METER:
+		return op->value != 0 && op->wide != 0 && op->wide <= ~0U;
 	case VNET_OP_MIRROR:
 	case VNET_OP_COPY:
 		return op->value != 0;
@@ -77,13 +80,27 @@ static int op_is_known(const struct vnet_op *op, __u32 table)
 
 int vnet_actions_check(const struct vnet_actions *actions, __u32 table, __u32 *op)
 {
+	int meters = 0;
+
 	for (*op = 0; *op < VNET_MAX_OPS; ++*op) {
-		if (!op_is_known(&actions->op[*op], table))
+		meters += actions->op[*op].code == VNET_OP_METER;
+		if (!op_is_known(&actions->op[*op], table) || meters > 1)
 			return 0;
 		if (ends(actions->op[*op].code))
 			return 1;
 	}
 	return 1;
+}
+
+/* A byte takes 8e9 / (1000 kbit/s) ns; as exactly as `mult` has room for. */
+static void set_rate(struct vnet_rate *rate, const struct vnet_op *op)
+{
+	const __u64 ticks = 8000000ULL * VNET_METER_TICKS;
+
+	for (rate->shift = 34; (ticks << rate->shift) / op->value >> 43; rate->shift--)
+		;
+	rate->mult = (ticks << rate->shift) / op->value;
+	rate->burst = (unsigned __int128)op->wide * 125 * ticks / op->value;
 }
 
 /* The index of what a rule does, with one user more; 0 without room. */
@@ -110,6 +127,11 @@ static __u32 take(struct vnet_handlers *handlers, const struct vnet_handler_rule
 	handlers->spares--;
 	*at(handlers, index) = (struct vnet_handler){
 		.actions = rule->actions, .cookie = rule->cookie, .users = 1};
+	for (int i = 0; i < VNET_MAX_OPS; i++)
+		if (rule->actions.op[i].code == VNET_OP_METER) {
+			set_rate(&at(handlers, index)->rate, &rule->actions.op[i]);
+			break;
+		}
 	return index;
 }
 

@@ -157,6 +157,21 @@ def test_datapath_tables_output_mirror_and_tags(bpffs: str) -> None:
 
 
 @private
+def test_datapath_tables_meter(bpffs: str) -> None:
+    world = Tables(bpffs)
+    frame = packet(A, B)
+    actions = [{"meter": {"kbps": 1, "burst_kbits": 1}}, "normal"]
+    world.load(0, {"match": {**UDP, "direction": "egress"}, "actions": actions})
+    for _ in range(20):
+        world.a.send(frame)
+    # 125 bytes of burst, which the last frame may overdraw; the next byte takes 8 ms.
+    passed = len(world.arrived()["b"])
+    assert 3 <= passed < 20
+    assert world.drops() == {"rate": 20 - passed}
+    world.driver.destroy()
+
+
+@private
 def test_datapath_tables_mark_connections(bpffs: str) -> None:
     world = Tables(bpffs)
     match = {**UDP, "direction": "egress", "udp_dst": 2}

@@ -4,7 +4,7 @@ import select
 
 import frames as f
 import pytest
-from datapath_bench import INSTANCE, PEER, PEER4, PORT, TAP, UPLINK, VM, VM4, Bench
+from datapath_bench import INSTANCE, PEER, PEER4, PORT, SECOND, TAP, UPLINK, VM, VM4, Bench
 
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
@@ -199,6 +199,44 @@ def test_packets_go_out():
     bench.driver.detach(PORT)
     with pytest.raises(DatapathError, match="no interface"):
         bench.driver.send_packet(PORT, egress=True, frame=FRAME, through_tables=False)
+
+
+def test_a_meter_lets_so_much_through():
+    bench = Bench()
+    slow = {"match": UDP, "actions": [{"meter": {"kbps": 8, "burst_kbits": 1}}, "normal"]}
+    load(bench.driver, 0, slow)
+    # A byte takes a millisecond, and 125 of them are the burst.
+    assert [send(bench) for _ in range(5)] == ["pass"] * 3 + ["rate"] * 2
+    bench.now += SECOND // 1000
+    bench.native.set_clock(bench.now)
+    assert [send(bench), send(bench)] == ["pass", "rate"]
+    assert bench.driver.trace(PORT, FRAME, egress=True).verdict == "forward"
+    # Another table of the same rule goes on with what was taken; another cookie begins anew.
+    load(bench.driver, 0, slow)
+    assert send(bench) == "rate"
+    load(bench.driver, 0, slow | {"cookie": 1})
+    assert send(bench) == "pass"
+
+
+@pytest.mark.parametrize("kbps", [1, 7, 1000, 10_000_000, (1 << 32) - 1])
+def test_a_meter_is_exact_at_any_rate(kbps):
+    bench = Bench()
+    frame = FRAME + bytes(1500 - len(FRAME))
+    meter = {"meter": {"kbps": kbps, "burst_kbits": 12}}
+    load(bench.driver, 0, {"match": UDP, "actions": [meter, "normal"]})
+    passed, step = 0, max(frame_ns(kbps, len(frame)) // 3, 1)
+    for _ in range(600):
+        passed += send(bench, frame) == "pass"
+        bench.now += step
+        bench.native.set_clock(bench.now)
+    cost = len(frame) * 8_000_000 / kbps
+    # The burst, a frame that overdraws it, and what the rate brings meanwhile.
+    expected = min(600, (600 * step + 12_000_000_000 / kbps) / cost)
+    assert expected - 1 <= passed <= expected + 2
+
+
+def frame_ns(kbps, length):
+    return length * 8_000_000 // kbps
 
 
 def test_several_ports_are_a_group():

@@ -128,7 +128,8 @@ class TableAdd(ShowCommand):
             required=True,
             metavar="ACTION",
             help="normal, drop, output=PORT, goto=TABLE, controller[=BYTES], set:FIELD=VALUE, "
-            "copy=PORT, mirror=PORT, push_vlan=ID or pop_vlan; may be repeated, in order",
+            "meter=KBPS, copy=PORT, mirror=PORT, push_vlan=ID or pop_vlan; may be repeated, in "
+            "order",
         )
         parser.add_argument("--cookie", help="a number of yours that comes with packet-ins")
         _add_guard(parser)

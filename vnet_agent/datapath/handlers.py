@@ -18,6 +18,7 @@ _CODES = {
     Kind.MIRROR: 7,
     Kind.PUSH_VLAN: 9,
     Kind.POP_VLAN: 10,
+    Kind.METER: 8,
     Kind.COPY: 12,
 }
 _KINDS = {code: kind for kind, code in _CODES.items()}
@@ -96,6 +97,9 @@ def _compile_action(action: Action, ids: dict[str, int], cookie: int) -> bytes:
         case Kind.OUTPUT | Kind.MIRROR | Kind.COPY:
             local_id = 0 if action.port == UPLINK else ids[action.port or ""]
             return layout.pack("op", code=code, value=local_id)
+        case Kind.METER:
+            burst = int(action.value or 0)
+            return layout.pack("op", code=code, value=action.number, wide=burst)
         case Kind.CONTROLLER:
             return layout.pack("op", code=code, arg=action.number, value=cookie)
         case Kind.SET:
@@ -139,6 +143,8 @@ def _decompile_actions(data: bytes, match: Match, ports: dict[int, str]) -> list
         elif kind is Kind.SET:
             actions.append(_decompile_set(op, match, high))
             high = b""
+        elif kind is Kind.METER:
+            actions.append(Action(kind=kind, number=op["value"], value=op["wide"]))
         elif kind in (Kind.OUTPUT, Kind.MIRROR, Kind.COPY):
             port = ports[op["value"]] if op["value"] else UPLINK
             actions.append(Action(kind=kind, port=port))

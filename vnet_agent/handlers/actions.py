@@ -17,10 +17,11 @@ SETTABLE = (
 )
 #: Actions of the picture that need what is not there yet, and why not.
 _LATER = {
-    "meter": "meters are not there yet",
     "group": "a group of ports is written as a list, {output: [PORT, PORT]}",
     "track": "tracking and NAT are not there yet; `normal` tracks",
 }
+#: kbit/s, or kbit.
+_MOST_RATE = (1 << 32) - 1
 _WITHOUT_VALUE = (Kind.NORMAL, Kind.DROP, Kind.POP_VLAN, Kind.CONTROLLER)
 
 
@@ -37,6 +38,8 @@ def read_actions(node: Node | None, rule: Node, match: Match, table: int) -> tup
                 f"nothing can follow {actions[-1].kind}, which ends the frame's way"
             )
         actions.extend(_read_action(item, match, table))
+        if sum(action.kind is Kind.METER for action in actions) > 1:
+            raise item.refused("a rule has one meter")
         if sum(count_ops(action) for action in actions) > MAX_OPS:
             raise item.refused(
                 f"a rule has room for {MAX_OPS} actions (an IPv6 address that is set counts for "
@@ -73,12 +76,28 @@ def _read_action(node: Node, match: Match, table: int) -> list[Action]:
             length = mapping(value, frozenset({"max_len"}), "controller").get("max_len")
             number = WHOLE_FRAME if length is None else words.read_number(length, 0, WHOLE_FRAME)
             return [Action(kind=kind, number=number)]
+        case Kind.METER:
+            return [_read_meter(value)]
         case Kind.PUSH_VLAN:
             return [Action(kind=kind, number=_read_tag(value))]
         case Kind.SET:
             return _read_set(value, match)
         case _:
             raise value.refused(f"{kind} takes no value")
+
+
+def _read_meter(node: Node) -> Action:
+    """`1000`, or `{kbps: 1000, burst_kbits: 200}`; the burst is a tenth of a second's, at least
+    a large frame."""
+    if not isinstance(node.value, dict):
+        kbps, burst = words.read_number(node, 1, _MOST_RATE), None
+    else:
+        fields = mapping(node, frozenset({"kbps", "burst_kbits"}), "meter")
+        if "kbps" not in fields:
+            raise node.refused("meter needs kbps")
+        kbps, burst = words.read_number(fields["kbps"], 1, _MOST_RATE), fields.get("burst_kbits")
+    held = max(kbps // 10, 12) if burst is None else words.read_number(burst, 1, _MOST_RATE)
+    return Action(kind=Kind.METER, number=kbps, value=held)
 
 
 def _read_group(node: Node) -> list[Action]:

@@ -90,6 +90,7 @@ class Kind(enum.StrEnum):
     SET = "set"
     MIRROR = "mirror"
     COPY = "copy"
+    METER = "meter"
     PUSH_VLAN = "push_vlan"
     POP_VLAN = "pop_vlan"
 
@@ -99,8 +100,9 @@ ENDS = frozenset({Kind.NORMAL, Kind.DROP, Kind.OUTPUT, Kind.GOTO, Kind.CONTROLLE
 
 class Action(msgspec.Struct, frozen=True, kw_only=True):
     """`port` is a UUID (output, copy, mirror) or UPLINK (output). `number` is the table of `goto`,
-    the bytes of `controller`, or the tag of `push_vlan` (priority << 13 | id). `field` is set to
-    `value`: one of the names of Match, or `ip_ttl`."""
+    the bytes of `controller`, the kbit/s of `meter` (`value`: the kbit of its burst), or the tag
+    of `push_vlan` (priority << 13 | id). `field` is set to `value`: one of the names of Match, or
+    `ip_ttl`."""
 
     kind: Kind
     port: str | None = None
@@ -149,6 +151,8 @@ def show_action(action: Action) -> Any:
             return {action.kind.value: action.port}
         case Kind.GOTO:
             return {"goto": action.number}
+        case Kind.METER:
+            return {"meter": {"kbps": action.number, "burst_kbits": action.value}}
         case Kind.CONTROLLER:
             return {"controller": {"max_len": action.number}}
         case Kind.SET:
