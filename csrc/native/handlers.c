@@ -127,11 +127,10 @@ static __u32 take(struct vnet_handlers *handlers, const struct vnet_handler_rule
 	handlers->spares--;
 	*at(handlers, index) = (struct vnet_handler){
 		.actions = rule->actions, .cookie = rule->cookie, .users = 1};
-	for (int i = 0; i < VNET_MAX_OPS; i++)
-		if (rule->actions.op[i].code == VNET_OP_METER) {
+	/* What lies behind an action that ends is nobody's, and was not checked. */
+	for (int i = 0; i < VNET_MAX_OPS && !ends(rule->actions.op[i].code); i++)
+		if (rule->actions.op[i].code == VNET_OP_METER)
 			set_rate(&at(handlers, index)->rate, &rule->actions.op[i]);
-			break;
-		}
 	return index;
 }
 

@@ -129,6 +129,14 @@ def test_what_the_programs_cannot_do_is_refused_and_nothing_changed(ops, table, 
     assert bench.driver.tables() == before
 
 
+def test_what_lies_behind_the_end_is_nobodys():
+    bench = Bench()
+    (rule,) = compiled(bench.driver, DROP)
+    actions = (layout.pack("op", code=2) + layout.pack("op", code=8)).ljust(8 * OP, b"\0")
+    bench.driver.insert_rule(0, TableRule(rule.match, actions, 0))
+    assert send(bench) == "handler"
+
+
 def test_rules_that_are_none_are_refused():
     bench = Bench()
     (rule,) = compiled(bench.driver, DROP)
