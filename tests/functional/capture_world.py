@@ -77,16 +77,22 @@ class CaptureWorld:
         return process, path
 
     def wait_running(self) -> None:
+        """The last of what a capture sets up is a flag of each of its ports."""
         kernel = self.taps.driver.kernel
-        eventually(lambda: kernel.table_items(c.TABLE_CAPTURES), "the capture runs")
+
+        def is_running() -> bool:
+            ports = len(kernel.table_items(c.TABLE_CAPTURES))
+            return 0 < ports == self._flagged()
+
+        eventually(is_running, "the capture runs")
 
     def is_quiet(self) -> bool:
         """Nothing of a capture is left."""
-        kernel = self.taps.driver.kernel
-        flags = [layout.number("port", "flags", data) for data in kernel.ports()]
-        return not kernel.table_items(c.TABLE_CAPTURES) and not any(
-            each & c.PORT_CAPTURED for each in flags
-        )
+        return not self.taps.driver.kernel.table_items(c.TABLE_CAPTURES) and not self._flagged()
+
+    def _flagged(self) -> int:
+        flags = [layout.number("port", "flags", data) for data in self.taps.driver.kernel.ports()]
+        return sum(bool(each & c.PORT_CAPTURED) for each in flags)
 
     def stop(self) -> None:
         self.agent.stop()
