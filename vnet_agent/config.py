@@ -118,6 +118,15 @@ DATAPATH: list[cfg.Opt] = [
         "everybody. Leave it off where an address that a port's metadata list can pass to a VM of "
         "another host, as virtual addresses do: the answer would always be the port here.",
     ),
+    cfg.BoolOpt(
+        "shortcut",
+        default=True,
+        help="Whether frames of established connections between two VMs of this host pass from "
+        "tap to tap before the kernel makes packets of them, by an XDP program on each tap. Taps "
+        "with a virtio header (those of virtio-net devices) cannot; a port that is captured, "
+        "limited or under tables of handlers goes the long way. tcpdump on a tap does not see "
+        "such frames, `vnetctl capture` does.",
+    ),
     cfg.IntOpt(
         "connection_quota",
         default=65536,

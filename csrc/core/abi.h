@@ -41,6 +41,7 @@ enum vnet_port_flags {
 	VNET_PORT_METERED = 64,  /* it has limits or marks: see meter.h */
 	VNET_PORT_CAPTURED = 128, /* somebody looks on: see capture.h */
 	VNET_PORT_TABLES = 256,   /* the operator has tables: see tables.h */
+	VNET_PORT_SHORT = 512,    /* its interface knows the short way: see shortcut.h */
 };
 
 /*

@@ -7,6 +7,7 @@
 #define VNET_PIPELINE_H
 
 #include "capture.h"
+#include "find.h"
 #include "meter.h"
 #include "neighbour.h"
 #include "track.h"
@@ -28,11 +29,6 @@ struct vnet_flood {
 
 /* More ports than this in one network of one host get no broadcasts. */
 #define VNET_MAX_MEMBERS 4096
-
-VNET_INLINE int vnet_reachable(const struct vnet_port *port)
-{
-	return port->role == VNET_ACTIVE && port->ifindex && !(port->flags & VNET_PORT_BRIDGED);
-}
 
 static long vnet_flood_member(__u32 index, void *state)
 {
@@ -63,20 +59,6 @@ VNET_INLINE void vnet_flood(struct vnet_ctx *ctx, const struct vnet_packet *p, _
 	};
 
 	vnet_loop(VNET_MAX_MEMBERS, vnet_flood_member, &flood);
-}
-
-/* The port that has a MAC of the network, NULL when no VM here has it. */
-VNET_INLINE struct vnet_port *vnet_find_target(struct vnet_ctx *ctx, __u32 network, __u64 mac,
-					       __u32 except)
-{
-	struct vnet_mac_key key = {.mac = mac, .network = network};
-	struct vnet_port *port;
-	__u32 *id = vnet_find_mac(ctx, &key);
-
-	if (!id || *id == except)
-		return NULL;
-	port = vnet_port(ctx, *id);
-	return port && vnet_reachable(port) ? port : NULL;
 }
 
 VNET_INLINE void vnet_aim(struct vnet_verdict *verdict, struct vnet_port *target)
@@ -186,17 +168,6 @@ VNET_INLINE __u32 vnet_guard_known(struct vnet_ctx *ctx, struct vnet_port *port,
 	if (p->target_mac != port->mac)
 		return VNET_REASON_OTHER_MAC;
 	return p->family ? vnet_track(ctx, port, p, VNET_INGRESS) : VNET_REASON_NONE;
-}
-
-VNET_INLINE struct vnet_port *vnet_port_of(struct vnet_ctx *ctx)
-{
-	struct vnet_iface *iface = vnet_iface(ctx, vnet_ifindex(ctx));
-	struct vnet_port *port;
-
-	if (!iface || iface->kind != VNET_IFACE_PORT)
-		return NULL;
-	port = vnet_port(ctx, iface->local_id);
-	return port && port->local_id ? port : NULL;
 }
 
 /* What becomes of a frame that the guard lets through, once the port's limits have been asked. */

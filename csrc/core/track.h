@@ -9,34 +9,7 @@
 #include "classify.h"
 #include "parse.h"
 #include "spoof.h"
-#include "window.h"
-
-VNET_INLINE __u32 vnet_policy_id(__u64 word)
-{
-	return word >> 32;
-}
-
-VNET_INLINE __u32 vnet_policy_generation(__u64 word)
-{
-	return (__u32)word;
-}
-
-VNET_INLINE void vnet_conn_key_of(struct vnet_conn_key *key, const struct vnet_packet *p,
-				  __u8 direction)
-{
-	const __u8 *local = direction == VNET_EGRESS ? p->source : p->destination;
-	const __u8 *remote = direction == VNET_EGRESS ? p->destination : p->source;
-
-	__builtin_memcpy(key->local, local, 16);
-	__builtin_memcpy(key->remote, remote, 16);
-	key->local_port = direction == VNET_EGRESS ? p->source_port : p->destination_port;
-	key->remote_port = direction == VNET_EGRESS ? p->destination_port : p->source_port;
-	key->proto = p->proto;
-	key->family = p->family;
-	key->zero = 0;
-	if (vnet_is_icmp(p))
-		key->remote_port = 0;
-}
+#include "steady.h"
 
 /* Next state after a segment; RFC 793 as seen from between the two ends. */
 VNET_INLINE __u8 vnet_tcp_next(struct vnet_conn *conn, __u8 flags, __u8 direction)
@@ -66,13 +39,6 @@ VNET_INLINE __u8 vnet_tcp_next(struct vnet_conn *conn, __u8 flags, __u8 directio
 	if (state == VNET_STATE_LAST_ACK)
 		return VNET_STATE_TIME_WAIT;
 	return state;
-}
-
-/* A frame of a connection: its counts. */
-VNET_INLINE void vnet_conn_count(struct vnet_ctx *ctx, struct vnet_conn *conn, __u8 direction)
-{
-	vnet_count(&conn->packets[direction & 1], 1);
-	vnet_count(&conn->bytes[direction & 1], vnet_length(ctx));
 }
 
 /*
@@ -420,19 +386,6 @@ VNET_OUTLINE __u32 vnet_track_changes(struct vnet_ctx *ctx, struct vnet_packet *
 	return reason;
 }
 
-/* Whether a frame of this connection changes nothing of it but the time and the counts. */
-VNET_INLINE int vnet_conn_is_steady(const struct vnet_conn *conn, const struct vnet_packet *p,
-				    __u8 direction)
-{
-	if (p->proto == VNET_TCP)
-		return conn->state == VNET_STATE_ESTABLISHED && conn->flags & VNET_CONN_ASSURED &&
-		       (p->tcp_flags & VNET_TCP_OPENING_OR_CLOSING) == VNET_TCP_ACK;
-	return conn->state == VNET_STATE_REPLIED
-		       ? (conn->flags & VNET_CONN_ASSURED) != 0
-		       : conn->state == VNET_STATE_UNREPLIED &&
-				 direction == vnet_conn_origin(conn);
-}
-
 /*
  * An IP frame at a port; what it returns is NONE or why the frame must go. Nearly all are of a
  * connection whose verdict is fresh and whose state stays: those take one look-up.
@@ -453,11 +406,8 @@ VNET_INLINE __u32 vnet_track(struct vnet_ctx *ctx, const struct vnet_port *port,
 	vnet_conn_key_of(&key, p, direction);
 	conn = vnet_conn_find(ctx, port->local_id, &key);
 	now = vnet_now(ctx);
-	if (conn && conn->generation == vnet_policy_generation(word) && !p->fragment &&
-	    conn->expires_ns > now && vnet_conn_is_steady(conn, p, direction) &&
-	    (p->proto != VNET_TCP || vnet_window_steady(conn, p, direction))) {
-		conn->expires_ns = now + vnet_state_life(settings, conn->state);
-		vnet_conn_count(ctx, conn, direction);
+	if (conn && vnet_is_steady(conn, p, direction, word, now)) {
+		vnet_stay_steady(ctx, settings, conn, p, direction, now);
 		return VNET_REASON_NONE;
 	}
 	if (p->proto == VNET_TCP) {

@@ -168,18 +168,21 @@ VNET_INLINE int vnet_window_holds(const struct vnet_window *own, const struct vn
  * Nearly all segments: a whole one with ACK, without SYN, FIN and RST, where both windows are
  * known, and within them. Any other one is for vnet_window_judge().
  */
-VNET_INLINE int vnet_window_steady(struct vnet_conn *conn, const struct vnet_packet *p,
-				   __u8 direction)
+VNET_INLINE int vnet_window_is_steady(const struct vnet_conn *conn, const struct vnet_packet *p,
+				      __u8 direction)
 {
-	struct vnet_window *own = &conn->window[direction & 1];
-	struct vnet_window *peer = &conn->window[!direction];
-	__u32 end = p->seq + vnet_segment_payload(p);
+	const struct vnet_window *own = &conn->window[direction & 1];
+	const struct vnet_window *peer = &conn->window[!direction];
 
-	if ((own->flags & peer->flags & VNET_WINDOW_KNOWN) != VNET_WINDOW_KNOWN ||
-	    !vnet_window_holds(own, peer, p, end))
-		return 0;
-	vnet_window_advance(own, peer, p, end);
-	return 1;
+	return (own->flags & peer->flags & VNET_WINDOW_KNOWN) == VNET_WINDOW_KNOWN &&
+	       vnet_window_holds(own, peer, p, p->seq + vnet_segment_payload(p));
+}
+
+VNET_INLINE void vnet_window_stay_steady(struct vnet_conn *conn, const struct vnet_packet *p,
+					 __u8 direction)
+{
+	vnet_window_advance(&conn->window[direction & 1], &conn->window[!direction], p,
+			    p->seq + vnet_segment_payload(p));
 }
 
 /* A segment with ACK, and neither SYN nor RST. */

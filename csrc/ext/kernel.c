@@ -92,6 +92,22 @@ static int load(struct vnet_kernel *kernel, char *log)
 	return error ? error : vnet_bpf__load(kernel->skeleton);
 }
 
+int vnet_kernel_share_maps(struct vnet_kernel *kernel, struct bpf_object *object)
+{
+	struct bpf_map *mine, *shared;
+	int error = 0;
+
+	bpf_object__for_each_map(mine, object)
+	{
+		if (error || bpf_map__is_internal(mine))
+			continue;
+		shared = bpf_object__find_map_by_name(kernel->skeleton->obj, bpf_map__name(mine));
+		if (shared)
+			error = bpf_map__reuse_fd(mine, bpf_map__fd(shared));
+	}
+	return error;
+}
+
 static int map_ports(struct vnet_kernel *kernel)
 {
 	size_t page = sysconf(_SC_PAGESIZE);
@@ -208,6 +224,7 @@ void vnet_kernel_close(struct vnet_kernel *kernel)
 	free(kernel->conns);
 	vnet_kernel_capture_close(kernel);
 	vnet_kernel_tables_close(kernel);
+	vnet_kernel_short_close(kernel);
 	if (kernel->ports)
 		munmap(kernel->ports, kernel->ports_size);
 	vnet_bpf__destroy(kernel->skeleton);
@@ -270,9 +287,11 @@ int vnet_kernel_attach(struct vnet_kernel *kernel, __u32 ifindex, int uplink)
 
 int vnet_kernel_detach(struct vnet_kernel *kernel, __u32 ifindex, int uplink)
 {
-	int error = detach_one(ifindex, BPF_TC_INGRESS);
+	int error;
 
-	(void)kernel;
+	if (!uplink)
+		vnet_kernel_leave_short(kernel, ifindex);
+	error = detach_one(ifindex, BPF_TC_INGRESS);
 	if (!uplink && !error)
 		error = detach_one(ifindex, BPF_TC_EGRESS);
 	return error;

@@ -99,6 +99,16 @@ int vnet_kernel_send(struct vnet_kernel *kernel, __u32 ifindex, int from_vm, int
 
 int vnet_kernel_attach(struct vnet_kernel *kernel, __u32 ifindex, int uplink);
 int vnet_kernel_detach(struct vnet_kernel *kernel, __u32 ifindex, int uplink);
+/*
+ * The short way of csrc/core/shortcut.h for a tap that is attached: 1 when it has it now, 0 when
+ * the tap is not of the kind that can, or has another's XDP program.
+ */
+int vnet_kernel_set_short(struct vnet_kernel *kernel, __u32 ifindex);
+int vnet_kernel_has_short(const struct vnet_kernel *kernel, __u32 ifindex);
+/* Another's XDP program stays. */
+void vnet_kernel_leave_short(const struct vnet_kernel *kernel, __u32 ifindex);
+void vnet_kernel_short_unpin(const struct vnet_kernel *kernel);
+void vnet_kernel_short_close(struct vnet_kernel *kernel);
 /* Runs the frame `repeat` times; `nanoseconds` is the mean of them. */
 int vnet_kernel_test_run(struct vnet_kernel *kernel, enum vnet_hook hook, __u32 ifindex,
 			 const void *frame, __u32 length, __u32 repeat, __u32 *action,

@@ -17,9 +17,16 @@ struct vnet_kernel {
 	int lock;   /* on the directory of pins, -1: none */
 	struct vnet_kernel_ring *ring; /* of captured frames; NULL while nobody captures */
 	struct vnet_kernel_tables *tables; /* of the operator; NULL until they are used */
+	struct xdp_bpf *shortcut; /* NULL until a tap is given the short way */
 	int packets; /* epoll over the ring to the controller, -1: nobody asked for it */
 	char directory[PATH_MAX];
 };
+
+/* What both objects name is the same map. */
+int vnet_kernel_share_maps(struct vnet_kernel *kernel, struct bpf_object *object);
+
+/* 1 when the interface is a tap whose frames come as its reader wrote them, for good; 0 when not. */
+int vnet_tap_is_plain(__u32 ifindex);
 
 /* The longest path of a pin below `directory`. */
 #define VNET_PIN_PATH (PATH_MAX + 64)

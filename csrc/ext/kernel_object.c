@@ -113,6 +113,44 @@ static PyObject *kernel_detach(struct vnet_object *self, PyObject *args)
 	return done(self, "detach", error);
 }
 
+static PyObject *kernel_set_short(struct vnet_object *self, PyObject *args)
+{
+	unsigned int ifindex;
+	int known;
+
+	if (!PyArg_ParseTuple(args, "I:set_short", &ifindex) || vnet_object_lock(self))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS;
+	known = vnet_kernel_set_short(self->kernel, ifindex);
+	Py_END_ALLOW_THREADS;
+	if (known < 0)
+		return done(self, "set short", known);
+	vnet_object_unlock(self);
+	return PyBool_FromLong(known);
+}
+
+static PyObject *kernel_has_short(struct vnet_object *self, PyObject *args)
+{
+	unsigned int ifindex;
+	int known;
+
+	if (!PyArg_ParseTuple(args, "I:has_short", &ifindex) || vnet_object_lock(self))
+		return NULL;
+	known = vnet_kernel_has_short(self->kernel, ifindex);
+	vnet_object_unlock(self);
+	return PyBool_FromLong(known);
+}
+
+static PyObject *kernel_leave_short(struct vnet_object *self, PyObject *args)
+{
+	unsigned int ifindex;
+
+	if (!PyArg_ParseTuple(args, "I:leave_short", &ifindex) || vnet_object_lock(self))
+		return NULL;
+	vnet_kernel_leave_short(self->kernel, ifindex);
+	return done(self, "leave short", 0);
+}
+
 static PyObject *kernel_send(struct vnet_object *self, PyObject *args)
 {
 	int from_vm, through_tables, error;
@@ -162,6 +200,9 @@ static PyMethodDef kernel_methods[] = {
 	METHOD("unpin", kernel_unpin, METH_NOARGS),
 	METHOD("attach", kernel_attach, METH_VARARGS),
 	METHOD("detach", kernel_detach, METH_VARARGS),
+	METHOD("set_short", kernel_set_short, METH_VARARGS),
+	METHOD("has_short", kernel_has_short, METH_VARARGS),
+	METHOD("leave_short", kernel_leave_short, METH_VARARGS),
 	METHOD("send", kernel_send, METH_VARARGS),
 	METHOD("test_run", kernel_test_run, METH_VARARGS),
 	{NULL, NULL, 0, NULL},

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where the datapath lives between two agents: PIN_DIR/v<ABI> holds the maps, progs/ in it the
- * programs and conns/ the connection tables of the ports. PIN_DIR is locked while an agent runs
- * it, whatever its version: two would replace each other's programs on the same interfaces.
+ * programs, conns/ the connection tables of the ports and short/ the links of kernel_xdp.c. PIN_DIR
+ * is locked while an agent runs it, whatever its version: two would replace each other's programs
+ * on the same interfaces.
  */
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -189,6 +190,7 @@ int vnet_kernel_unpin(struct vnet_kernel *kernel)
 	char *slash;
 
 	unpin_conns(kernel);
+	vnet_kernel_short_unpin(kernel);
 	vnet_kernel_tables_unpin(kernel);
 	bpf_object__for_each_map(map, kernel->skeleton->obj)
 	{

@@ -49,23 +49,6 @@ static size_t rates_size(const struct vnet_kernel *kernel)
 
 /* -- load */
 
-/* What both objects name is the same map. */
-static int share_maps(struct vnet_kernel *kernel, struct bpf_object *object)
-{
-	struct bpf_map *mine, *shared;
-	int error = 0;
-
-	bpf_object__for_each_map(mine, object)
-	{
-		if (error || bpf_map__is_internal(mine))
-			continue;
-		shared = bpf_object__find_map_by_name(kernel->skeleton->obj, bpf_map__name(mine));
-		if (shared)
-			error = bpf_map__reuse_fd(mine, bpf_map__fd(shared));
-	}
-	return error;
-}
-
 static int load(struct vnet_kernel *kernel, struct vnet_kernel_tables *tables)
 {
 	struct tables_bpf *skeleton = tables_bpf__open();
@@ -78,7 +61,7 @@ static int load(struct vnet_kernel *kernel, struct vnet_kernel_tables *tables)
 	if (getrandom(token, sizeof(token), 0) != sizeof(token))
 		return -EIO;
 	memcpy((void *)skeleton->rodata->vnet_token, token, sizeof(token));
-	error = share_maps(kernel, skeleton->obj);
+	error = vnet_kernel_share_maps(kernel, skeleton->obj);
 	if (!error)
 		error = bpf_map__set_max_entries(skeleton->maps.vnet_lines, VNET_HANDLER_LINES);
 	if (!error)

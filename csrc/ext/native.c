@@ -47,7 +47,7 @@ static int begin(struct vnet_object *self, PyObject *args, const char *format,
 
 	if (!PyArg_ParseTuple(args, format, hook, &ifindex, frame, &now, &past_tables))
 		return -1;
-	if (*hook > VNET_FROM_UPLINK || frame->len > 1 << 20 || vnet_object_lock(self)) {
+	if (*hook > VNET_SHORTCUT || frame->len > 1 << 20 || vnet_object_lock(self)) {
 		PyBuffer_Release(frame);
 		if (!PyErr_Occurred())
 			PyErr_Format(PyExc_ValueError, "hook %u", *hook);

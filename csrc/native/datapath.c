@@ -5,6 +5,7 @@
 
 #include "handlers.h"
 #include "pipeline.h"
+#include "shortcut.h"
 #include "tables.h"
 
 static int init_tables(struct vnet_datapath *datapath)
@@ -130,6 +131,10 @@ struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook ho
 		break;
 	case VNET_TO_PORT:
 		result.action = vnet_to_port(ctx, &verdict);
+		break;
+	case VNET_SHORTCUT:
+		verdict.ifindex = vnet_take_shortcut(ctx);
+		result.action = verdict.ifindex ? VNET_REDIRECT : VNET_PASS;
 		break;
 	default:
 		result.action = vnet_from_uplink(ctx, &verdict);

@@ -116,7 +116,12 @@ static inline int vnet_is_sent(__u32 action)
 	return action == VNET_REDIRECT || action == VNET_ANSWERED;
 }
 
-enum vnet_hook { VNET_FROM_PORT = 0, VNET_TO_PORT = 1, VNET_FROM_UPLINK = 2 };
+enum vnet_hook {
+	VNET_FROM_PORT = 0,
+	VNET_TO_PORT = 1,
+	VNET_FROM_UPLINK = 2,
+	VNET_SHORTCUT = 3, /* before VNET_FROM_PORT: PASS is the long way */
+};
 
 struct vnet_result {
 	__u32 action;

@@ -60,6 +60,13 @@ static inline __u32 vnet_length(struct vnet_ctx *ctx)
 	return ctx->length;
 }
 
+/* Interfaces have no MTU here. */
+static inline int vnet_fits(struct vnet_ctx *ctx, __u32 ifindex)
+{
+	(void)ctx, (void)ifindex;
+	return 1;
+}
+
 static inline __u32 vnet_ifindex(struct vnet_ctx *ctx)
 {
 	return ctx->ifindex;

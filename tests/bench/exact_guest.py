@@ -41,15 +41,29 @@ def say(peer: str, kind: str, values: list[float]) -> None:
     print("FIGURE", json.dumps({"peer": peer, "kind": kind, "values": values}), flush=True)
 
 
+def measure_taps(word: str, rounds: int, count: int, kinds: list[str]) -> None:
+    for virtio in (False, True):
+        wanted = [kind for kind, (_, of) in comparison.TAP_KINDS.items() if of == virtio]
+        between = [kind for kind in wanted if kind in kinds]
+        if not between:
+            continue
+        with (
+            make_site(taps=True) as site,
+            taps.open_taps(site, virtio=virtio) as ends,
+            PEERS[word](site),
+        ):
+            for kind in between:
+                load_kind, _ = comparison.TAP_KINDS[kind]
+                values = [ends.measure(load_kind, count) for _ in range(rounds)]
+                say(comparison.EXACT_PEERS[word], kind, values)
+
+
 def measure_peer(word: str, rounds: int, count: int, kinds: list[str]) -> None:
     peer = comparison.EXACT_PEERS[word]
-    between_taps = [kind for kind in kinds if kind in comparison.TAP_KINDS]
     if peer == comparison.IPTABLES:
         load_module("br_netfilter")
-    if between_taps and peer != comparison.VETH:
-        with make_site(taps=True) as site, PEERS[word](site):
-            for kind in between_taps:
-                say(peer, kind, [taps.measure(kind, site, count) for _ in range(rounds)])
+    if peer != comparison.VETH:
+        measure_taps(word, rounds, count, kinds)
     if "crr" not in kinds:
         return
     connect = next(figure for figure in load.FIGURES if figure.kind == "crr")

@@ -3,11 +3,13 @@
  * Frames from one tap to another and back, as QEMU would hand them over, without a network stack
  * at the ends:
  *
- *   taps frames|rr TAP MAC ADDRESS TAP MAC ADDRESS COUNT
+ *   taps plain|virtio TAP MAC ADDRESS TAP MAC ADDRESS
  *
- * frames: datagrams of 18 bytes to port 7001, from the first to the second; rr: each is answered.
- * One is in flight at a time: what is in a tap's queue is read before the next is written. Prints
- * how many there were a second.
+ * Makes the taps, which are there while it runs; virtio: each frame has a virtio header before it,
+ * as those of virtio-net devices have. Prints `ready`, and for each line `frames COUNT` or
+ * `rr COUNT` on its standard input how many there were a second. frames: datagrams of 18 bytes to
+ * port 7001, from the first to the second; rr: each is answered. One is in flight at a time: what
+ * is in a tap's queue is read before the next is written.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -17,8 +19,10 @@
 #include <linux/if_tun.h>
 #include <linux/ip.h>
 #include <linux/udp.h>
+#include <linux/virtio_net.h>
 #include <poll.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +38,9 @@
 #define RETRY_MS 100
 #define TIMEOUT 60
 
+/* With the header that virtio-net 1.0 devices have; a plain tap gets what is behind it. */
 struct frame {
+	struct virtio_net_hdr_mrg_rxbuf virtio;
 	struct ethhdr ether;
 	struct iphdr ip;
 	struct udphdr udp;
@@ -47,6 +53,9 @@ struct end {
 	struct in_addr address;
 	struct frame frame; /* what it sends */
 };
+
+/* Bytes of a frame that a tap does not get. */
+static size_t skipped = sizeof(struct virtio_net_hdr_mrg_rxbuf);
 
 static _Noreturn void fail(const char *format, ...)
 {
@@ -64,6 +73,7 @@ static _Noreturn void fail(const char *format, ...)
 static void open_end(struct end *end, char **argv)
 {
 	struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI};
+	int header = sizeof(struct virtio_net_hdr_mrg_rxbuf);
 
 	if (strlen(argv[0]) >= IFNAMSIZ ||
 	    sscanf(argv[1], "%hhx:%hhx:%hhx:%hhx:%hhx:%hhx", &end->mac[0], &end->mac[1],
@@ -74,8 +84,14 @@ static void open_end(struct end *end, char **argv)
 		exit(2);
 	}
 	strcpy(request.ifr_name, argv[0]);
-	end->fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+	if (!skipped)
+		request.ifr_flags |= IFF_VNET_HDR;
+	/* Frames are taken as QEMU's only from who does not wait. */
+	end->fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	if (end->fd < 0 || ioctl(end->fd, TUNSETIFF, &request))
+		fail("%s", argv[0]);
+	if (!skipped && (ioctl(end->fd, TUNSETVNETHDRSZ, &header) ||
+			 ioctl(end->fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6)))
 		fail("%s", argv[0]);
 }
 
@@ -97,7 +113,7 @@ static void make_frame(struct end *from, const struct end *to, __u16 source, __u
 	struct iphdr ip = {
 		.version = 4,
 		.ihl = 5,
-		.tot_len = htons(sizeof(struct frame) - ETH_HLEN),
+		.tot_len = htons(sizeof(struct frame) - offsetof(struct frame, ip)),
 		.ttl = 64,
 		.protocol = IPPROTO_UDP,
 		.saddr = from->address.s_addr,
@@ -116,21 +132,27 @@ static void make_frame(struct end *from, const struct end *to, __u16 source, __u
 
 static void put(const struct end *from)
 {
-	if (write(from->fd, &from->frame, sizeof(from->frame)) != sizeof(from->frame))
+	size_t length = sizeof(from->frame) - skipped;
+
+	if (write(from->fd, (const char *)&from->frame + skipped, length) != (ssize_t)length)
 		fail("write");
 }
 
 /* The frame of the other end; what else comes out (the host's own) is passed over. */
 static void get(const struct end *from, const struct end *to)
 {
+	struct pollfd ready = {.fd = to->fd, .events = POLLIN};
+	size_t header = sizeof(from->frame.virtio) - skipped;
 	unsigned char buffer[2048];
 	ssize_t got;
 
 	do {
-		got = read(to->fd, buffer, sizeof(buffer));
+		while ((got = read(to->fd, buffer, sizeof(buffer))) < 0 && errno == EAGAIN)
+			poll(&ready, 1, -1);
 		if (got < 0)
 			fail("read");
-	} while (got != sizeof(from->frame) || memcmp(buffer, from->frame.ether.h_dest, 12));
+	} while ((size_t)got != sizeof(from->frame) - skipped ||
+		 memcmp(buffer + header, from->frame.ether.h_dest, 12));
 }
 
 static void cross(const struct end *from, const struct end *to)
@@ -173,31 +195,48 @@ static double now(void)
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+static double measure(const struct end *client, const struct end *server, int answers, long count)
+{
+	double begin;
+
+	alarm(TIMEOUT);
+	/* The connection is established and the addresses are learnt. */
+	warm_up(client, server);
+	begin = now();
+	for (long i = 0; i < count; i++) {
+		cross(client, server);
+		if (answers)
+			cross(server, client);
+	}
+	alarm(0);
+	return (double)count / (now() - begin);
+}
+
 int main(int argc, char **argv)
 {
 	struct end client = {0}, server = {0};
-	long count = argc == 9 ? strtol(argv[8], NULL, 10) : 0;
-	int answers;
-	double begin;
+	char kind[8];
+	long count;
 
-	if (count < 1 || count > 100000000) {
-		fprintf(stderr, "usage: taps frames|rr TAP MAC ADDRESS TAP MAC ADDRESS COUNT\n");
+	if (argc != 8 || (strcmp(argv[1], "plain") && strcmp(argv[1], "virtio"))) {
+		fprintf(stderr, "usage: taps plain|virtio TAP MAC ADDRESS TAP MAC ADDRESS\n");
 		return 2;
 	}
-	answers = strcmp(argv[1], "rr") == 0;
+	if (!strcmp(argv[1], "virtio"))
+		skipped = 0;
 	open_end(&client, argv + 2);
 	open_end(&server, argv + 5);
 	make_frame(&client, &server, CLIENT_PORT, SERVER_PORT);
 	make_frame(&server, &client, SERVER_PORT, CLIENT_PORT);
-	alarm(TIMEOUT);
-	/* The connection is established and the addresses are learnt. */
-	warm_up(&client, &server);
-	begin = now();
-	for (long i = 0; i < count; i++) {
-		cross(&client, &server);
-		if (answers)
-			cross(&server, &client);
+	puts("ready");
+	fflush(stdout);
+	while (scanf("%7s %ld", kind, &count) == 2) {
+		if (count < 1 || count > 100000000 || (strcmp(kind, "frames") && strcmp(kind, "rr"))) {
+			fprintf(stderr, "taps: %s %ld is not frames or rr and a count\n", kind, count);
+			return 2;
+		}
+		printf("%.1f\n", measure(&client, &server, !strcmp(kind, "rr"), count));
+		fflush(stdout);
 	}
-	printf("%.1f\n", (double)count / (now() - begin));
 	return 0;
 }

@@ -93,13 +93,13 @@ def make_site(*, taps: bool = False) -> Iterator[Site]:
 
 
 def wire_guests(site: Site) -> None:
-    """A veth pair from each guest to its tap in the node, or taps without a guest.
+    """A veth pair from each guest to its tap in the node, or the taps that are there already.
 
     Taps are without a queueing discipline, as libvirt leaves them.
     """
     for guest, place in zip(GUESTS, site.guests, strict=True):
         if site.taps:
-            site.node.ip(f"tuntap add dev {guest.tap} mode tap", f"link set {guest.tap} up")
+            site.node.ip(f"link set {guest.tap} up")
             site.node.run("tc", "qdisc", "replace", "dev", guest.tap, "root", "noqueue")
             continue
         wire_guest(site.node, guest)

@@ -10,7 +10,7 @@ from pathlib import Path
 TUNSETIFF = 0x400454CA
 TUNSETOFFLOAD = 0x400454D0
 TUNSETVNETHDRSZ = 0x400454D8
-IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x0002, 0x1000, 0x4000, 0x0100
 TUN_F_CSUM, TUN_F_TSO4, TUN_F_TSO6 = 1, 2, 4
 
 #: struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
@@ -19,15 +19,20 @@ NEEDS_CSUM, GSO_TCPV4 = 1, 1
 
 
 class Tap:
-    """A tap that is there while this is; frames come and go with their virtio header."""
+    """A tap that is there while this is; frames come and go with their virtio header.
 
-    def __init__(self, name: str) -> None:
+    `plain`: without one, as for the models of network devices that QEMU emulates whole.
+    """
+
+    def __init__(self, name: str, *, plain: bool = False, flags: int = 0) -> None:
         self.name = name
+        self._header = b"" if plain else bytes(_HEADER.size)
         self.fd = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-        request = struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
-        fcntl.ioctl(self.fd, TUNSETIFF, request)
-        fcntl.ioctl(self.fd, TUNSETVNETHDRSZ, struct.pack("i", _HEADER.size))
-        fcntl.ioctl(self.fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6)
+        flags |= IFF_TAP | IFF_NO_PI | IFF_VNET_HDR * (not plain)
+        fcntl.ioctl(self.fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
+        if not plain:
+            fcntl.ioctl(self.fd, TUNSETVNETHDRSZ, struct.pack("i", _HEADER.size))
+            fcntl.ioctl(self.fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6)
         # The host itself must say nothing there.
         Path(f"/proc/sys/net/ipv6/conf/{name}/disable_ipv6").write_text("1")
         self._set_up()
@@ -42,7 +47,7 @@ class Tap:
         return socket.if_nametoindex(self.name)
 
     def send(self, frame: bytes) -> None:
-        os.write(self.fd, bytes(_HEADER.size) + frame)
+        os.write(self.fd, self._header + frame)
 
     def send_gso(self, frame: bytes, *, header: int, mss: int, csum_start: int) -> None:
         """A TCP segment that is still to be cut, its checksum still to be made."""
@@ -63,6 +68,8 @@ class Tap:
         if not select.select([self.fd], [], [], seconds)[0]:
             return (0,) * 6, b""
         data = os.read(self.fd, 1 << 17)
+        if not self._header:
+            return (0,) * 6, data
         return _HEADER.unpack_from(data), data[_HEADER.size :]
 
     def drain(self, seconds: float = 0.2) -> list[bytes]:

@@ -23,6 +23,7 @@ export PYTHONHOME=/usr PYTHONPATH=/bench:/site LD_LIBRARY_PATH=/lib
 /bin/bpftool prog loadall /vnet.bpf.o /sys/fs/bpf/vnet && echo "all programs loaded"
 busybox ls /sys/fs/bpf/vnet
 /bin/bpftool prog loadall /tables.bpf.o /sys/fs/bpf/tables && echo "tables loaded"
+/bin/bpftool prog loadall /xdp.bpf.o /sys/fs/bpf/short && echo "the short way loaded"
 /bin/bpftool prog loadall /classifier.bpf.o /sys/fs/bpf/classifier && echo "classifier loaded"
 /bin/python3.11 /make_port.py
 busybox poweroff -f
@@ -75,7 +76,7 @@ def make_initrd(directory: Path) -> Path:
         ["make", "-s", "-C", str(ROOT / "csrc"), f"BUILD={build}", "skeleton", "kernel"],
         check=True,
     )
-    for name in ("vnet.bpf.o", "tables.bpf.o", "classifier.bpf.o"):
+    for name in ("vnet.bpf.o", "tables.bpf.o", "xdp.bpf.o", "classifier.bpf.o"):
         shutil.copy(build / name, root)
     initrd = directory / "initrd"
     subprocess.run(
@@ -106,6 +107,7 @@ def test_datapath_loads_and_makes_ports_on_debians_kernel(tmp_path: Path) -> Non
     assert f"linux {kernel.version}" in console
     assert "all programs loaded" in console, console
     assert "tables loaded" in console, console
+    assert "the short way loaded" in console, console
     assert "classifier loaded" in console, console
     assert "rules are made []" in console, console
     assert "rules are adopted [2]" in console, console

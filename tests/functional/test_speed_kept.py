@@ -16,7 +16,7 @@ TOLERANCE = 0.02
 
 
 def test_a_frame_costs_what_is_kept() -> None:
-    console = bench.run_guest(2, 2_000, ["frames"], ["vnet"])
+    console = bench.run_guest(2, 2_000, list(comparison.FRAME_NAMES), ["vnet"])
     found, failed = bench.parse_console(console)
     assert not failed
     measured = {row.name: median(row.values) for row in comparison.make_exact_rows(found)}

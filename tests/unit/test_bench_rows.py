@@ -176,11 +176,11 @@ def test_bench_exact_rows_hold_vnet_to_the_kernel_peers() -> None:
     rows = {row.name: row.as_json() for row in comparison.make_exact_rows(found)}
     compared = [row for row in rows.values() if row["against"]]
     assert [(row["goal"], row["holds"]) for row in compared] == [
-        (1.75, False),
-        (1.75, False),
+        *[(1.75, False)] * 4,
         (1.2, True),
     ]
-    assert rows[f"instructions a frame: {comparison.VNET}"]["value"] == pytest.approx(1e9 / 1500)
+    for name in comparison.FRAME_NAMES.values():
+        assert rows[f"{name}: {comparison.VNET}"]["value"] == pytest.approx(1e9 / 1500)
 
 
 def test_bench_exact_console_is_read_to_its_end() -> None:

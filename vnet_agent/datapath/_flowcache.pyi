@@ -15,6 +15,7 @@ HANDED: int
 FROM_PORT: int
 TO_PORT: int
 FROM_UPLINK: int
+SHORTCUT: int
 TUPLE_FAMILY: int
 TUPLE_PROTO: int
 TUPLE_GROUP: int
@@ -30,6 +31,7 @@ PORT_OPEN: int
 PORT_METERED: int
 PORT_CAPTURED: int
 PORT_TABLES: int
+PORT_SHORT: int
 MARKED: int
 CAPTURE_SNAP: int
 HANDLER_TABLES: int
@@ -193,6 +195,13 @@ class Kernel(Datapath):
     def unpin(self) -> None: ...
     def attach(self, ifindex: int, uplink: bool, /) -> None: ...
     def detach(self, ifindex: int, uplink: bool, /) -> None: ...
+    def set_short(self, ifindex: int, /) -> bool:
+        """Give an attached tap the short way (csrc/core/shortcut.h); False when it cannot."""
+
+    def has_short(self, ifindex: int, /) -> bool: ...
+    def leave_short(self, ifindex: int, /) -> None:
+        """Another's XDP program stays."""
+
     def send(self, ifindex: int, egress: bool, through_tables: bool, frame: bytes, /) -> None:
         """Let the frame be one from the VM behind the interface (`egress`), or to it."""
 

@@ -31,6 +31,7 @@ class EbpfDriver(FlowcacheDriver):
         max_ports: int = 1024,
         answers: bool = False,
         packet_rate: int = 100,
+        shortcut: bool = True,
     ) -> None:
         super().__init__(
             conf.datapath.max_ports if conf is not None else max_ports,
@@ -38,6 +39,7 @@ class EbpfDriver(FlowcacheDriver):
             packet_rate=conf.packets.rate if conf is not None else packet_rate,
         )
         self._answers = conf.datapath.answer_neighbours if conf is not None else answers
+        self._shortcut = conf.datapath.shortcut if conf is not None else shortcut
         self._pin_dir: str = conf.datapath.pin_dir if conf is not None else pin_dir
 
     @property
@@ -100,6 +102,16 @@ class EbpfDriver(FlowcacheDriver):
     def _detach_interface(self, ifindex: int, *, uplink: bool) -> None:
         self.kernel.detach(ifindex, uplink)
 
+    def _set_short(self, ifindex: int) -> bool:
+        """Where the kernel cannot, frames go the long way; nothing else changes for them."""
+        try:
+            if self._shortcut:
+                return self.kernel.set_short(ifindex)
+            self.kernel.leave_short(ifindex)
+        except OSError as error:
+            LOG.warning("Interface %d has no short way between VMs: %s", ifindex, error)
+        return False
+
     def _replace_programs(self) -> None:
         """This version's programs take over, each in one step; what is gone is forgotten."""
         for ifindex, uplink in self._topology.ifaces():
@@ -111,6 +123,10 @@ class EbpfDriver(FlowcacheDriver):
                     self._forget_interface(ifindex, uplink=uplink)
                 else:  # what guarded it before still does, if anything
                     LOG.error("Interface %d keeps its old programs: %s", ifindex, error)
+                continue
+            local_id = self._topology.port_of(ifindex)
+            if local_id is not None and not uplink:
+                self._settle(local_id, ifindex)
 
     @staticmethod
     def _is_gone(error: DatapathError) -> bool:

@@ -3,7 +3,7 @@
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
 
-KEPT = c.PORT_CAPTURED | c.PORT_METERED | c.PORT_TABLES
+KEPT = c.PORT_CAPTURED | c.PORT_METERED | c.PORT_TABLES | c.PORT_SHORT
 
 
 def set_flag(handle: c.Datapath, local_id: int, flag: int, *, wanted: bool) -> None:
