@@ -104,6 +104,20 @@ VNET_INLINE __u8 vnet_state_progress(__u8 state)
 	}
 }
 
+/* About a second, in ns: `created` counts them, and comes round again after 146 years. */
+#define VNET_CREATED_SHIFT 30
+
+VNET_INLINE __u32 vnet_conn_created(__u64 ns)
+{
+	return (__u32)(ns >> VNET_CREATED_SHIFT);
+}
+
+/* Modulo their range: of what was created before this host's clock began `created` is beyond now. */
+VNET_INLINE __u64 vnet_conn_age_ns(const struct vnet_conn *conn, __u64 now)
+{
+	return (__u64)(vnet_conn_created(now) - conn->created) << VNET_CREATED_SHIFT;
+}
+
 /* Who began it. */
 VNET_INLINE __u8 vnet_conn_origin(const struct vnet_conn *conn)
 {

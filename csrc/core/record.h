@@ -27,7 +27,7 @@ struct vnet_conn_record {
 	__u8 reserved;
 	__u32 mark;
 	__u64 remaining_ms; /* until it expires if no further frame comes */
-	__u64 age_ms;       /* since it was created */
+	__u64 age_ms;       /* since it was created, to about a second */
 	__u64 packets[2];
 	__u64 bytes[2];
 	struct vnet_window window[2];
@@ -38,7 +38,7 @@ _Static_assert(offsetof(struct vnet_conn_record, packets) == 64, "vnet_conn_reco
 
 /* A multiplication of a hostile `remaining_ms` must not wrap: no state lasts longer than this. */
 #define VNET_REMAINING_MS_MAX (432000ULL * 1000ULL)
-#define VNET_AGE_MS_MAX (1ULL << 43)
+#define VNET_AGE_MS_MAX (1ULL << 42)
 
 static inline __u8 vnet_window_flags_sent(__u8 flags)
 {
@@ -69,8 +69,7 @@ static inline void vnet_record_encode(struct vnet_conn_record *record,
 	record->mark = htole32(conn->mark);
 	record->remaining_ms =
 		htole64(conn->expires_ns > now ? (conn->expires_ns - now + 999999) / 1000000 : 0);
-	/* Modulo 2^64: what was created before this host's clock began has a `created` beyond now. */
-	record->age_ms = htole64((now - conn->created_ns) / 1000000);
+	record->age_ms = htole64(vnet_conn_age_ns(conn, now) / 1000000);
 	for (int i = 0; i < 2; i++) {
 		record->packets[i] = htole64(conn->packets[i]);
 		record->bytes[i] = htole64(conn->bytes[i]);
@@ -131,7 +130,11 @@ static inline void vnet_record_decode(const struct vnet_conn_record *record,
 	remaining *= 1000000;
 	/* A record cannot outlive what a frame at this moment would give the connection. */
 	conn->expires_ns = now + (remaining < life ? remaining : life);
-	conn->created_ns = now - (age < VNET_AGE_MS_MAX ? age : VNET_AGE_MS_MAX) * 1000000;
+	if (age > VNET_AGE_MS_MAX)
+		age = VNET_AGE_MS_MAX;
+	/* Rounded, so that it comes out again as it came in. */
+	conn->created = vnet_conn_created(now) -
+			vnet_conn_created(age * 1000000 + (1ULL << (VNET_CREATED_SHIFT - 1)));
 	conn->changed_ns = now;
 	for (int i = 0; i < 2; i++) {
 		conn->packets[i] = le64toh(record->packets[i]);

@@ -116,7 +116,7 @@ static void test_records_round_trip(void)
 		.generation = 7,
 		.state = VNET_STATE_ESTABLISHED,
 		.flags = VNET_CONN_REPLIED | VNET_CONN_ASSURED,
-		.created_ns = NOW - 9 * SECOND,
+		.created = vnet_conn_created(NOW - 9 * SECOND),
 		.changed_ns = NOW - SECOND,
 		.mark = 8,
 		.window = {{1, 2, 3, 4, 5, 6}, {7, 8, 9, 10, 3, 12}},

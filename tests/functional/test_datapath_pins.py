@@ -11,6 +11,7 @@ import datapath_keeper
 import pytest
 from datapath_world import private
 
+from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath.ebpf import EbpfDriver
 from vnet_agent.exceptions import DatapathError
 
@@ -31,7 +32,7 @@ def pinned_id(path: str) -> int:
 @private
 def test_datapath_programs_are_pinned_and_replaced(bpffs: str) -> None:
     pin_dir = os.path.join(bpffs, "vnet")
-    progs = os.path.join(pin_dir, "v1", "progs")
+    progs = os.path.join(pin_dir, f"v{c.ABI_VERSION}", "progs")
     ids = []
     for _ in range(2):
         driver = EbpfDriver(pin_dir=pin_dir, max_ports=4)
@@ -45,7 +46,7 @@ def test_datapath_programs_are_pinned_and_replaced(bpffs: str) -> None:
     driver.open()
     assert set(os.listdir(progs)) == PROGRAMS
     # Nor is a missing pin in that of taking everything away.
-    os.unlink(os.path.join(pin_dir, "v1", "vnet_ports"))
+    os.unlink(os.path.join(pin_dir, f"v{c.ABI_VERSION}", "vnet_ports"))
     driver.destroy()
     assert not {"vnet", "other"} & set(os.listdir(bpffs))
 
@@ -79,7 +80,7 @@ def test_datapath_has_one_agent_at_a_time(bpffs: str) -> None:
 @private
 def test_datapath_of_another_version_stays(bpffs: str) -> None:
     pin_dir = os.path.join(bpffs, "vnet")
-    older, newer = (os.path.join(pin_dir, name) for name in ("v0", "v2"))
+    older, newer = (os.path.join(pin_dir, name) for name in ("v0", "v999"))
     os.mkdir(pin_dir)
     for directory in (older, newer):
         os.mkdir(directory)
@@ -98,7 +99,7 @@ def test_datapath_of_another_version_stays(bpffs: str) -> None:
     driver.close()
     driver.open()
     driver.destroy()
-    assert sorted(os.listdir(pin_dir)) == ["v0", "v2"]
+    assert sorted(os.listdir(pin_dir)) == ["v0", "v999"]
     assert os.listdir(older) == os.listdir(newer) == ["vnet_ports"]
 
 

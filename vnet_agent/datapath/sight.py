@@ -19,13 +19,13 @@ _FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg")
 _FRAGMENTS = ("", "first", "later")
 _FLOW_SIZE = c.LAYOUT["flow"][""][1]
 
-#: local remote local_port remote_port proto; expires packets(in, out) bytes(in, out) generation
-#: state flags; mark
+#: local remote local_port remote_port proto; expires generation state flags packets(in, out)
+#: bytes(in, out)
 _KEY = struct.Struct("=16s16sHHB")
-_CONN = struct.Struct("=Q2Q2QIBB")
+_CONN = struct.Struct("=QIBB2x2Q2Q")
 _CONN_AT = c.LAYOUT["flow"]["conn"][0]
 
-if c.LAYOUT["conn_key"]["proto"] != (36, 1) or c.LAYOUT["conn"]["flags"] != (45, 1):
+if c.LAYOUT["conn_key"]["proto"] != (36, 1) or c.LAYOUT["conn"]["bytes"] != (32, 16):
     raise ImportError("sight.py and csrc/core/abi.h disagree; rebuild the extension")
 
 
@@ -130,7 +130,7 @@ def decode_flow(
     """From a struct conn_key and a struct conn; `generation` is the port's, `lives` the seconds
     that each state lasts."""
     local, remote, local_port, remote_port, proto = _KEY.unpack_from(key)
-    expires, packets_in, packets_out, bytes_in, bytes_out, made, state, flags = _CONN.unpack_from(
+    expires, made, state, flags, packets_in, packets_out, bytes_in, bytes_out = _CONN.unpack_from(
         conn
     )
     remaining = max(expires - now, 0)
