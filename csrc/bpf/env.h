@@ -19,6 +19,8 @@
 #endif
 /* A function of its own, verified for itself. Its pointers may be NULL as far as that knows. */
 #define VNET_OUTLINE __attribute__((noinline))
+/* Verified with each of its callers, for which it saves stack: what it has there is gone behind it. */
+#define VNET_APART static __attribute__((noinline))
 
 /*
  * The compiler takes these fields for numbers of 32 bits and may cut them to that once more, which
@@ -89,6 +91,11 @@ VNET_INLINE const struct vnet_settings *vnet_settings(struct vnet_ctx *ctx)
 VNET_INLINE struct vnet_iface *vnet_iface(struct vnet_ctx *ctx, __u32 ifindex)
 {
 	return bpf_map_lookup_elem(&vnet_ifaces, &ifindex);
+}
+
+VNET_INLINE __u32 *vnet_hint(struct vnet_ctx *ctx, __u32 index)
+{
+	return bpf_map_lookup_elem(&vnet_hints, &index);
 }
 
 VNET_INLINE struct vnet_port *vnet_port(struct vnet_ctx *ctx, __u32 local_id)

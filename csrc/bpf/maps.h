@@ -34,6 +34,14 @@ struct {
 	__type(value, struct vnet_iface);
 } vnet_ifaces SEC(".maps");
 
+/* See find.h. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, VNET_HINTS);
+	__type(key, __u32);
+	__type(value, __u32);
+} vnet_hints SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(map_flags, BPF_F_NO_PREALLOC);

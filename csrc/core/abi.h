@@ -102,6 +102,9 @@ struct vnet_mac_key {
 };
 _Static_assert(sizeof(struct vnet_mac_key) == 16, "vnet_mac_key");
 
+/* Where a port was found last, by a hash of what was looked for: -> local id. See find.h. */
+#define VNET_HINTS 8192
+
 /* The ports of a network, numbered from 0 without holes: -> local id. */
 struct vnet_member_key {
 	__u32 network;

@@ -32,20 +32,22 @@ enum vnet_fragment_kind { VNET_WHOLE = 0, VNET_FIRST = 1, VNET_LATER = 2 };
 struct vnet_packet {
 	__u64 source_mac;
 	__u64 target_mac;
+	/* From here to `zero` as in struct vnet_conn_key: see vnet_key_from(). */
 	__u8 source[16];
 	__u8 destination[16];
+	__u16 source_port; /* ICMP echo: the identifier, in both */
+	__u16 destination_port;
+	__u8 proto;
+	__u8 family; /* 4, 6, or 0 when it is not IP */
+	__u16 zero;
 	__u32 l4;  /* offset of the transport header */
 	__u32 end; /* offset behind the IP packet */
 	__u32 fragment_id;
 	__u32 sender; /* local id of the port here that it came from, 0 when from outside */
-	__u16 ethertype;
-	__u16 source_port; /* ICMP echo: the identifier, in both */
-	__u16 destination_port;
-	__u16 window; /* TCP's, as it is in the header */
 	__u32 seq;
 	__u32 ack;
-	__u8 family; /* 4, 6, or 0 when it is not IP */
-	__u8 proto;
+	__u16 ethertype;
+	__u16 window;  /* TCP's, as it is in the header */
 	__u8 fragment; /* enum vnet_fragment_kind */
 	__u8 fragment_proto;
 	__u8 tcp_flags;
@@ -59,6 +61,24 @@ struct vnet_packet {
 	};
 	__u8 hops; /* IPv6 hop limit */
 };
+
+#define VNET_IN_KEY(field, of_key)                                                                 \
+	_Static_assert(offsetof(struct vnet_packet, field) -                                       \
+				       offsetof(struct vnet_packet, source) ==                     \
+			       offsetof(struct vnet_conn_key, of_key),                             \
+		       "vnet_packet." #field)
+VNET_IN_KEY(destination, remote);
+VNET_IN_KEY(source_port, local_port);
+VNET_IN_KEY(destination_port, remote_port);
+VNET_IN_KEY(proto, proto);
+VNET_IN_KEY(family, family);
+VNET_IN_KEY(zero, zero);
+
+/* The key of its connection at the port that sends it, unless it is ICMP. */
+VNET_INLINE const struct vnet_conn_key *vnet_key_from(const struct vnet_packet *p)
+{
+	return (const struct vnet_conn_key *)p->source;
+}
 
 VNET_INLINE __u16 vnet_be16(const __u8 *bytes)
 {

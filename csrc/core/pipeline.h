@@ -48,7 +48,7 @@ static long vnet_flood_member(__u32 index, void *state)
 	return 0;
 }
 
-VNET_INLINE void vnet_flood(struct vnet_ctx *ctx, const struct vnet_packet *p, __u32 network,
+VNET_APART void vnet_flood(struct vnet_ctx *ctx, const struct vnet_packet *p, __u32 network,
 			    __u32 except)
 {
 	struct vnet_flood flood = {

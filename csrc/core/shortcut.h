@@ -23,13 +23,11 @@ VNET_INLINE struct vnet_conn *vnet_find_steady(struct vnet_ctx *ctx, const struc
 					       __u64 now)
 {
 	__u64 word = *(const volatile __u64 *)&port->policy;
-	struct vnet_conn_key key;
 	struct vnet_conn *conn;
 
 	if (!vnet_policy_id(word))
 		return NULL;
-	vnet_conn_key_of(&key, p, direction);
-	conn = vnet_conn_find(ctx, port->local_id, &key);
+	conn = vnet_conn_of(ctx, port->local_id, p, direction);
 	return conn && vnet_is_steady(conn, p, direction, word, now) ? conn : NULL;
 }
 

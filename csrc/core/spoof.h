@@ -37,7 +37,7 @@ VNET_INLINE int vnet_is_own_link_local(const struct vnet_port *port, const __u8 
 }
 
 /* Whether the port may use the address; yes when its addresses are not known. */
-VNET_INLINE int vnet_owns(struct vnet_ctx *ctx, const struct vnet_port *port, const __u8 *address)
+VNET_APART int vnet_owns(struct vnet_ctx *ctx, const struct vnet_port *port, const __u8 *address)
 {
 	struct vnet_address_key key;
 

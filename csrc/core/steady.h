@@ -25,8 +25,9 @@ VNET_INLINE void vnet_conn_key_of(struct vnet_conn_key *key, const struct vnet_p
 	const __u8 *local = direction == VNET_EGRESS ? p->source : p->destination;
 	const __u8 *remote = direction == VNET_EGRESS ? p->destination : p->source;
 
-	__builtin_memcpy(key->local, local, 16);
-	__builtin_memcpy(key->remote, remote, 16);
+	/* Both lie on words; else they would be copied byte by byte. */
+	__builtin_memcpy(key->local, __builtin_assume_aligned(local, 8), 16);
+	__builtin_memcpy(key->remote, __builtin_assume_aligned(remote, 8), 16);
 	key->local_port = direction == VNET_EGRESS ? p->source_port : p->destination_port;
 	key->remote_port = direction == VNET_EGRESS ? p->destination_port : p->source_port;
 	key->proto = p->proto;
@@ -34,6 +35,24 @@ VNET_INLINE void vnet_conn_key_of(struct vnet_conn_key *key, const struct vnet_p
 	key->zero = 0;
 	if (vnet_is_icmp(p))
 		key->remote_port = 0;
+}
+
+/* At the port that it is for. */
+VNET_APART struct vnet_conn *vnet_conn_to(struct vnet_ctx *ctx, __u32 local_id,
+					  const struct vnet_packet *p)
+{
+	struct vnet_conn_key key __attribute__((aligned(8)));
+
+	vnet_conn_key_of(&key, p, VNET_INGRESS);
+	return vnet_conn_find(ctx, local_id, &key);
+}
+
+/* The port's entry of the connection that the frame is of, NULL when there is none; not of ICMP. */
+VNET_INLINE struct vnet_conn *vnet_conn_of(struct vnet_ctx *ctx, __u32 local_id,
+					   const struct vnet_packet *p, __u8 direction)
+{
+	return direction == VNET_EGRESS ? vnet_conn_find(ctx, local_id, vnet_key_from(p))
+					: vnet_conn_to(ctx, local_id, p);
 }
 
 /* A frame of a connection: its counts. */

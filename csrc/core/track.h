@@ -80,6 +80,21 @@ VNET_INLINE __u32 vnet_conn_advance(struct vnet_ctx *ctx, struct vnet_conn *conn
 	return VNET_REASON_NONE;
 }
 
+/*
+ * A TCP segment of a connection that is there and whose verdict is fresh: no look-up is made twice.
+ * An opening is none, for it may begin the connection anew.
+ */
+VNET_OUTLINE __u32 vnet_track_segment(struct vnet_ctx *ctx, struct vnet_conn *conn,
+				      struct vnet_packet *p, __u32 direction, __u32 local_id)
+{
+	if (!conn || !p)
+		return VNET_REASON_NO_CONNECTION;
+	if (!vnet_tcp_flags_valid(p->tcp_flags))
+		return VNET_REASON_TCP_FLAGS;
+	p->fit = vnet_window_fit(ctx, conn, p, direction & 1, local_id);
+	return vnet_conn_advance(ctx, conn, p, direction & 1, vnet_now(ctx));
+}
+
 VNET_INLINE __u32 vnet_conn_create(struct vnet_ctx *ctx, const struct vnet_port *port,
 				   const struct vnet_conn_key *key, const struct vnet_packet *p,
 				   __u8 direction, __u32 generation, __u64 now)
@@ -324,7 +339,7 @@ VNET_INLINE void vnet_fragment_key_of(struct vnet_fragment_key *key, const struc
 }
 
 /* Gives a later fragment the ports of its first. */
-VNET_INLINE int vnet_fragment_recall(struct vnet_ctx *ctx, const struct vnet_port *port,
+VNET_APART int vnet_fragment_recall(struct vnet_ctx *ctx, const struct vnet_port *port,
 				     struct vnet_packet *p)
 {
 	struct vnet_fragment_key key;
@@ -344,7 +359,7 @@ VNET_INLINE int vnet_fragment_recall(struct vnet_ctx *ctx, const struct vnet_por
 	return 1;
 }
 
-VNET_INLINE void vnet_fragment_remember(struct vnet_ctx *ctx, const struct vnet_port *port,
+VNET_APART void vnet_fragment_remember(struct vnet_ctx *ctx, const struct vnet_port *port,
 					const struct vnet_packet *p)
 {
 	struct vnet_fragment first = {
@@ -369,7 +384,6 @@ VNET_OUTLINE __u32 vnet_track_changes(struct vnet_ctx *ctx, struct vnet_packet *
 				      __u32 direction)
 {
 	const struct vnet_port *port = vnet_port(ctx, local_id);
-	__u32 reason;
 	__u64 word;
 
 	if (!port || !p)
@@ -378,12 +392,7 @@ VNET_OUTLINE __u32 vnet_track_changes(struct vnet_ctx *ctx, struct vnet_packet *
 	word = *(const volatile __u64 *)&port->policy;
 	if (vnet_policy_id(word) == 0)
 		return VNET_REASON_NO_POLICY;
-	if (p->fragment == VNET_LATER && !vnet_fragment_recall(ctx, port, p))
-		return VNET_REASON_FRAGMENT;
-	reason = vnet_track_whole(ctx, port, p, direction & 1, word);
-	if (!reason && p->fragment == VNET_FIRST)
-		vnet_fragment_remember(ctx, port, p);
-	return reason;
+	return vnet_track_whole(ctx, port, p, direction & 1, word);
 }
 
 /*
@@ -395,16 +404,21 @@ VNET_INLINE __u32 vnet_track(struct vnet_ctx *ctx, const struct vnet_port *port,
 {
 	__u64 word = *(const volatile __u64 *)&port->policy;
 	const struct vnet_settings *settings = vnet_settings(ctx);
-	struct vnet_conn_key key;
 	struct vnet_conn *conn;
 	__u32 reason;
 	__u64 now;
 
+	if (p->fragment == VNET_LATER && vnet_policy_id(word) &&
+	    !vnet_fragment_recall(ctx, port, p))
+		return VNET_REASON_FRAGMENT;
 	if (!settings || !vnet_policy_id(word) || p->fragment == VNET_LATER || vnet_is_icmp(p) ||
-	    vnet_is_group(p))
-		return vnet_track_changes(ctx, p, port->local_id, direction);
-	vnet_conn_key_of(&key, p, direction);
-	conn = vnet_conn_find(ctx, port->local_id, &key);
+	    vnet_is_group(p)) {
+		reason = vnet_track_changes(ctx, p, port->local_id, direction);
+		if (!reason && p->fragment == VNET_FIRST)
+			vnet_fragment_remember(ctx, port, p);
+		return reason;
+	}
+	conn = vnet_conn_of(ctx, port->local_id, p, direction);
 	now = vnet_now(ctx);
 	if (conn && vnet_is_steady(conn, p, direction, word, now)) {
 		vnet_stay_steady(ctx, settings, conn, p, direction, now);
@@ -414,6 +428,9 @@ VNET_INLINE __u32 vnet_track(struct vnet_ctx *ctx, const struct vnet_port *port,
 		/* What expired is not there. */
 		if (conn && conn->expires_ns <= now)
 			conn = NULL;
+		if (conn && conn->generation == vnet_policy_generation(word) && !p->fragment &&
+		    !vnet_is_opening(p))
+			return vnet_track_segment(ctx, conn, p, direction, port->local_id);
 		p->fit = vnet_window_look(ctx, conn, p, direction, port->local_id);
 		if (p->fit == VNET_FIT_FLOOD)
 			return VNET_REASON_HALF_OPEN;
@@ -421,6 +438,8 @@ VNET_INLINE __u32 vnet_track(struct vnet_ctx *ctx, const struct vnet_port *port,
 	reason = vnet_track_changes(ctx, p, port->local_id, direction);
 	if (!reason && !conn && vnet_is_opening(p))
 		vnet_opening_take(ctx, port->local_id, now);
+	if (!reason && p->fragment == VNET_FIRST)
+		vnet_fragment_remember(ctx, port, p);
 	return reason;
 }
 

@@ -295,32 +295,39 @@ VNET_INLINE void vnet_window_begin(struct vnet_ctx *ctx, struct vnet_conn *conn,
 		vnet_window_learn(own, peer, p);
 }
 
+/* What a TCP segment is to its connection; with the handshake's end the opening is off the account. */
+VNET_INLINE enum vnet_fit vnet_window_fit(struct vnet_ctx *ctx, struct vnet_conn *conn,
+					  const struct vnet_packet *p, __u8 direction,
+					  __u32 local_id)
+{
+	__u8 state = conn->state;
+	enum vnet_fit fit = vnet_window_judge(ctx, conn, p, direction);
+
+	if (fit == VNET_FIT_IN && state == VNET_STATE_SYN_RECEIVED &&
+	    direction == vnet_conn_origin(conn) &&
+	    (p->tcp_flags & VNET_TCP_OPENING_OR_CLOSING) == VNET_TCP_ACK)
+		vnet_opening_give(ctx, local_id);
+	return fit;
+}
+
 /*
- * What a TCP segment is to its connection, enum vnet_fit; and the windows of the one that it would
- * begin, in the draft, whether it comes to that or not. All this comes before the rest: on the
- * kernel's stack there is no room for both at once.
+ * The same, enum vnet_fit, of a segment that may begin a connection; and the windows of that one, in
+ * the draft, whether it comes to that or not. All this comes before the rest: on the kernel's stack
+ * there is no room for both at once.
  */
 VNET_OUTLINE __u32 vnet_window_look(struct vnet_ctx *ctx, struct vnet_conn *conn,
 				    const struct vnet_packet *p, __u32 direction, __u32 local_id)
 {
 	struct vnet_conn *draft = vnet_conn_draft(ctx);
-	__u32 fit;
-	__u8 state;
 
 	if (!p || !draft || !vnet_tcp_flags_valid(p->tcp_flags))
 		return VNET_FIT_ASIDE;
 	vnet_window_begin(ctx, draft, p, direction & 1);
-	if (!conn)
-		return vnet_is_opening(p) && !vnet_opening_fits(ctx, local_id, vnet_now(ctx))
-			       ? VNET_FIT_FLOOD
-			       : VNET_FIT_ASIDE;
-	state = conn->state;
-	fit = vnet_window_judge(ctx, conn, p, direction & 1);
-	if (fit == VNET_FIT_IN && state == VNET_STATE_SYN_RECEIVED &&
-	    (direction & 1) == vnet_conn_origin(conn) &&
-	    (p->tcp_flags & VNET_TCP_OPENING_OR_CLOSING) == VNET_TCP_ACK)
-		vnet_opening_give(ctx, local_id);
-	return fit;
+	if (conn)
+		return vnet_window_fit(ctx, conn, p, direction & 1, local_id);
+	return vnet_is_opening(p) && !vnet_opening_fits(ctx, local_id, vnet_now(ctx))
+		       ? VNET_FIT_FLOOD
+		       : VNET_FIT_ASIDE;
 }
 
 #endif

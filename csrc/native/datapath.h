@@ -56,6 +56,7 @@ struct vnet_datapath {
 	int owns_ports;
 	struct vnet_port *ports; /* max_ports of them */
 	struct vnet_settings settings;
+	__u32 hints[VNET_HINTS];
 	struct vnet_table table[VNET_TABLE_COUNT];
 	struct vnet_table *conns; /* by local id; unused ones have no buckets */
 	struct vnet_table *fragments;

@@ -11,6 +11,7 @@
 #include "datapath.h"
 
 #define VNET_OUTLINE static inline
+#define VNET_APART static inline
 
 #define VNET_ENV_TABLE(ctx, id) (&(ctx)->datapath->table[VNET_TABLE_##id])
 
@@ -116,6 +117,12 @@ static inline struct vnet_iface *vnet_iface(struct vnet_ctx *ctx, __u32 ifindex)
 	if (ctx->trace)
 		return &ctx->trace->iface;
 	return vnet_table_get(VNET_ENV_TABLE(ctx, IFACES), &ifindex);
+}
+
+/* A trace must not leave hints, and its interface is none of the table's. */
+static inline __u32 *vnet_hint(struct vnet_ctx *ctx, __u32 index)
+{
+	return ctx->trace ? NULL : &ctx->datapath->hints[index];
 }
 
 static inline struct vnet_port *vnet_port(struct vnet_ctx *ctx, __u32 local_id)
