@@ -13,8 +13,6 @@
 
 #include "reason.h"
 
-#define VNET_ABI_VERSION 2
-
 #define VNET_INLINE static inline __attribute__((always_inline))
 
 /* Seen from the VM, as in OpenStack. */
@@ -218,6 +216,11 @@ struct vnet_window {
 };
 _Static_assert(sizeof(struct vnet_window) == 16, "vnet_window");
 
+#include "abi_v1.h"
+
+#ifndef VNET_AS_V1
+#define VNET_ABI_VERSION 2
+
 /*
  * A connection. It exists only while some policy admitted it, and `generation` says which: equal
  * to the port's, the frame passes without a further look; otherwise it is classified again.
@@ -239,6 +242,7 @@ struct vnet_conn {
 /* Linux keeps an entry with its key, and 56 bytes of its own, in pieces of 192 or of 256 bytes. */
 _Static_assert(sizeof(struct vnet_conn) == 96, "vnet_conn");
 _Static_assert(offsetof(struct vnet_conn, changed_ns) == 48, "vnet_conn.changed_ns");
+#endif
 
 /* What later fragments lack: remembered from the first, for VNET_FRAGMENT_NS. */
 struct vnet_fragment_key {

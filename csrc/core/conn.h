@@ -104,19 +104,36 @@ VNET_INLINE __u8 vnet_state_progress(__u8 state)
 	}
 }
 
+#ifdef VNET_AS_V1
+VNET_INLINE void vnet_conn_set_age(struct vnet_conn *conn, __u64 now, __u64 age_ns)
+{
+	conn->created_ns = now - age_ns;
+}
+
+VNET_INLINE __u64 vnet_conn_age_ns(const struct vnet_conn *conn, __u64 now)
+{
+	return now - conn->created_ns;
+}
+#else
 /* About a second, in ns: `created` counts them, and comes round again after 146 years. */
 #define VNET_CREATED_SHIFT 30
 
-VNET_INLINE __u32 vnet_conn_created(__u64 ns)
+/* Rounded, so that the age comes out again as it came in. */
+VNET_INLINE void vnet_conn_set_age(struct vnet_conn *conn, __u64 now, __u64 age_ns)
 {
-	return (__u32)(ns >> VNET_CREATED_SHIFT);
+	__u64 age = (age_ns + (1ULL << (VNET_CREATED_SHIFT - 1))) >> VNET_CREATED_SHIFT;
+
+	conn->created = (__u32)(now >> VNET_CREATED_SHIFT) - (__u32)age;
 }
 
 /* Modulo their range: of what was created before this host's clock began `created` is beyond now. */
 VNET_INLINE __u64 vnet_conn_age_ns(const struct vnet_conn *conn, __u64 now)
 {
-	return (__u64)(vnet_conn_created(now) - conn->created) << VNET_CREATED_SHIFT;
+	__u32 age = (__u32)(now >> VNET_CREATED_SHIFT) - conn->created;
+
+	return (__u64)age << VNET_CREATED_SHIFT;
 }
+#endif
 
 /* Who began it. */
 VNET_INLINE __u8 vnet_conn_origin(const struct vnet_conn *conn)

@@ -132,9 +132,7 @@ static inline void vnet_record_decode(const struct vnet_conn_record *record,
 	conn->expires_ns = now + (remaining < life ? remaining : life);
 	if (age > VNET_AGE_MS_MAX)
 		age = VNET_AGE_MS_MAX;
-	/* Rounded, so that it comes out again as it came in. */
-	conn->created = vnet_conn_created(now) -
-			vnet_conn_created(age * 1000000 + (1ULL << (VNET_CREATED_SHIFT - 1)));
+	vnet_conn_set_age(conn, now, age * 1000000);
 	conn->changed_ns = now;
 	for (int i = 0; i < 2; i++) {
 		conn->packets[i] = le64toh(record->packets[i]);

@@ -111,7 +111,7 @@ VNET_INLINE __u32 vnet_conn_create(struct vnet_ctx *ctx, const struct vnet_port 
 	conn->generation = generation;
 	conn->flags = direction == VNET_EGRESS ? VNET_CONN_EGRESS : 0;
 	conn->mark = vnet_new_mark(ctx);
-	conn->created = vnet_conn_created(now);
+	vnet_conn_set_age(conn, now, 0);
 	conn->changed_ns = now;
 	if (p->proto != VNET_TCP)
 		conn->state = VNET_STATE_UNREPLIED;

@@ -192,11 +192,17 @@ struct vnet_kernel *vnet_kernel_open(const char *pin_dir, __u32 max_ports, char 
 	error = vnet_pins_open(kernel, pin_dir);
 	if (error)
 		goto fail;
+	error = vnet_upgrade_begin(kernel, pin_dir);
+	if (error)
+		goto fail;
 	kernel->max_ports = adopted_max_ports(kernel, max_ports);
 	error = load(kernel, log);
 	if (error)
 		goto fail;
 	error = map_ports(kernel);
+	if (error)
+		goto fail;
+	error = vnet_upgrade_conns(kernel);
 	if (error)
 		goto fail;
 	error = adopt_conns(kernel);
@@ -228,6 +234,7 @@ void vnet_kernel_close(struct vnet_kernel *kernel)
 	if (kernel->ports)
 		munmap(kernel->ports, kernel->ports_size);
 	vnet_bpf__destroy(kernel->skeleton);
+	vnet_upgrade_close(kernel);
 	vnet_pins_close(kernel);
 	free(kernel);
 }

@@ -25,6 +25,11 @@ size_t vnet_kernel_object_size(void);
 struct vnet_kernel *vnet_kernel_open(const char *pin_dir, __u32 max_ports, char *error,
 				     size_t error_size);
 void vnet_kernel_close(struct vnet_kernel *kernel);
+/*
+ * Once every interface has this version's programs: brings what has changed in the version before
+ * since the datapath was opened, and unpins that. 1 when there was one, 0 when not.
+ */
+int vnet_kernel_finish_upgrade(struct vnet_kernel *kernel);
 /* Unpins everything; with the last reference it is gone. */
 int vnet_kernel_unpin(struct vnet_kernel *kernel);
 __u32 vnet_kernel_max_ports(const struct vnet_kernel *kernel);

@@ -19,8 +19,19 @@ struct vnet_kernel {
 	struct vnet_kernel_tables *tables; /* of the operator; NULL until they are used */
 	struct xdp_bpf *shortcut; /* NULL until a tap is given the short way */
 	int packets; /* epoll over the ring to the controller, -1: nobody asked for it */
+	char *upgraded_from; /* directory of the version before, NULL: there is none */
+	__u64 upgrade_began; /* when its connections were copied */
 	char directory[PATH_MAX];
 };
+
+/* A port's table of connections, in its place and pinned; the descriptor, or a negative errno. */
+int vnet_kernel_create_table(struct vnet_kernel *kernel, __u32 local_id, __u32 quota);
+
+/* From the version before, see kernel_upgrade.c: its maps, before any is loaded here; ... */
+int vnet_upgrade_begin(struct vnet_kernel *kernel, const char *pin_dir);
+/* ... and its connections, before any port is adopted. */
+int vnet_upgrade_conns(struct vnet_kernel *kernel);
+void vnet_upgrade_close(struct vnet_kernel *kernel);
 
 /* What both objects name is the same map. */
 int vnet_kernel_share_maps(struct vnet_kernel *kernel, struct bpf_object *object);

@@ -169,7 +169,7 @@ static int create_fragments(struct vnet_kernel *kernel, __u32 local_id)
 }
 
 /* Pinned before the array has it: an agent that adopts the entry finds the pin. */
-static int create_conns(struct vnet_kernel *kernel, __u32 local_id, __u32 quota)
+int vnet_kernel_create_table(struct vnet_kernel *kernel, __u32 local_id, __u32 quota)
 {
 	LIBBPF_OPTS(bpf_map_create_opts, options, .map_flags = BPF_F_NO_PREALLOC);
 	int error, fd;
@@ -195,7 +195,7 @@ int vnet_kernel_conns_create(struct vnet_kernel *kernel, __u32 local_id, __u32 q
 		error = create_fragments(kernel, local_id);
 	if (error)
 		return error;
-	conns = create_conns(kernel, local_id, quota);
+	conns = vnet_kernel_create_table(kernel, local_id, quota);
 	if (conns < 0)
 		return conns;
 	if (kernel->conns[local_id] >= 0)

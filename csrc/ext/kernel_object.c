@@ -87,6 +87,22 @@ static PyObject *kernel_unpin(struct vnet_object *self, PyObject *unused)
 	return done(self, "unpin", vnet_kernel_unpin(self->kernel));
 }
 
+static PyObject *kernel_finish_upgrade(struct vnet_object *self, PyObject *unused)
+{
+	int finished;
+
+	(void)unused;
+	if (vnet_object_lock(self))
+		return NULL;
+	Py_BEGIN_ALLOW_THREADS;
+	finished = vnet_kernel_finish_upgrade(self->kernel);
+	Py_END_ALLOW_THREADS;
+	if (finished < 0)
+		return done(self, "finish upgrade", finished);
+	vnet_object_unlock(self);
+	return PyBool_FromLong(finished);
+}
+
 static PyObject *kernel_attach(struct vnet_object *self, PyObject *args)
 {
 	unsigned int ifindex;
@@ -198,6 +214,7 @@ static PyObject *kernel_test_run(struct vnet_object *self, PyObject *args)
 static PyMethodDef kernel_methods[] = {
 	METHOD("close", kernel_close, METH_NOARGS),
 	METHOD("unpin", kernel_unpin, METH_NOARGS),
+	METHOD("finish_upgrade", kernel_finish_upgrade, METH_NOARGS),
 	METHOD("attach", kernel_attach, METH_VARARGS),
 	METHOD("detach", kernel_detach, METH_VARARGS),
 	METHOD("set_short", kernel_set_short, METH_VARARGS),

@@ -9,7 +9,9 @@ struct vnet_flow {
 	struct vnet_conn_key key;
 	struct vnet_conn conn;
 };
-_Static_assert(sizeof(struct vnet_flow) == 136, "vnet_flow");
+_Static_assert(sizeof(struct vnet_flow) ==
+		       sizeof(struct vnet_conn_key) + sizeof(struct vnet_conn),
+	       "vnet_flow");
 
 enum vnet_flow_verdict { VNET_FLOW_ANY = 0, VNET_FLOW_FRESH = 1, VNET_FLOW_STALE = 2 };
 

@@ -116,7 +116,6 @@ static void test_records_round_trip(void)
 		.generation = 7,
 		.state = VNET_STATE_ESTABLISHED,
 		.flags = VNET_CONN_REPLIED | VNET_CONN_ASSURED,
-		.created = vnet_conn_created(NOW - 9 * SECOND),
 		.changed_ns = NOW - SECOND,
 		.mark = 8,
 		.window = {{1, 2, 3, 4, 5, 6}, {7, 8, 9, 10, 3, 12}},
@@ -127,6 +126,7 @@ static void test_records_round_trip(void)
 	struct vnet_conn other;
 
 	vnet_settings_default(&settings);
+	vnet_conn_set_age(&conn, NOW, 9 * SECOND);
 	memcpy(key.local, bench_vm4, 16);
 	memcpy(key.remote, bench_vm4, 16);
 	vnet_record_encode(&record, &key, &conn, NOW);

@@ -114,6 +114,7 @@ class EbpfDriver(FlowcacheDriver):
 
     def _replace_programs(self) -> None:
         """This version's programs take over, each in one step; what is gone is forgotten."""
+        kept = 0
         for ifindex, uplink in self._topology.ifaces():
             try:
                 guarded("adopt", self.kernel.attach, ifindex, uplink)
@@ -123,10 +124,14 @@ class EbpfDriver(FlowcacheDriver):
                     self._forget_interface(ifindex, uplink=uplink)
                 else:  # what guarded it before still does, if anything
                     LOG.error("Interface %d keeps its old programs: %s", ifindex, error)
+                    kept += 1
                 continue
             local_id = self._topology.port_of(ifindex)
             if local_id is not None and not uplink:
                 self._settle(local_id, ifindex)
+        # While old programs run, what they know must stay; the next start tries again.
+        if not kept and guarded("upgrade", self.kernel.finish_upgrade):
+            LOG.info("Connections were carried over from the version before of the datapath")
 
     @staticmethod
     def _is_gone(error: DatapathError) -> bool:
