@@ -134,6 +134,16 @@ VNET_INLINE __u32 *vnet_find_mac(struct vnet_ctx *ctx, const struct vnet_mac_key
 	return bpf_map_lookup_elem(&vnet_fdb, key);
 }
 
+VNET_INLINE void vnet_put_mac_place(struct vnet_ctx *ctx, const struct vnet_mac_key *key, __u32 id)
+{
+	bpf_map_update_elem(&vnet_fdb, key, &id, BPF_ANY);
+}
+
+VNET_INLINE void vnet_remove_mac_place(struct vnet_ctx *ctx, const struct vnet_mac_key *key)
+{
+	bpf_map_delete_elem(&vnet_fdb, key);
+}
+
 VNET_INLINE __u32 *vnet_member(struct vnet_ctx *ctx, const struct vnet_member_key *key)
 {
 	return bpf_map_lookup_elem(&vnet_members, key);
@@ -142,6 +152,11 @@ VNET_INLINE __u32 *vnet_member(struct vnet_ctx *ctx, const struct vnet_member_ke
 VNET_INLINE int vnet_has_address(struct vnet_ctx *ctx, const struct vnet_address_key *key)
 {
 	return bpf_map_lookup_elem(&vnet_addresses, key) != NULL;
+}
+
+VNET_INLINE int vnet_is_pair(struct vnet_ctx *ctx, const struct vnet_pair_key *key)
+{
+	return bpf_map_lookup_elem(&vnet_pairs, key) != NULL;
 }
 
 VNET_INLINE struct vnet_policy *vnet_policy(struct vnet_ctx *ctx, __u32 id)

@@ -40,6 +40,7 @@ enum vnet_port_flags {
 	VNET_PORT_CAPTURED = 128, /* somebody looks on: see capture.h */
 	VNET_PORT_TABLES = 256,   /* the operator has tables: see tables.h */
 	VNET_PORT_SHORT = 512,    /* its interface knows the short way: see shortcut.h */
+	VNET_PORT_PAIRS = 1024,   /* it has allowed address pairs: see spoof.h */
 };
 
 /*
@@ -117,6 +118,22 @@ struct vnet_address_key {
 	__u8 address[16];
 };
 _Static_assert(sizeof(struct vnet_address_key) == 24, "vnet_address_key");
+
+/*
+ * The allowed address pairs of ports, each once with its MAC and once with 0, for any of the port's.
+ * The key of a trie of longest prefixes; `prefix` counts from `local_id`, of which and of the MAC all
+ * bits are whole.
+ */
+struct vnet_pair_key {
+	__u32 prefix;
+	__u32 local_id;
+	__u64 mac;
+	__u8 address[16];
+};
+_Static_assert(sizeof(struct vnet_pair_key) == 32, "vnet_pair_key");
+
+#define VNET_PAIR_WHOLE_BITS 96
+#define VNET_PAIR_PREFIX (VNET_PAIR_WHOLE_BITS + 128)
 
 #define VNET_MAX_TUPLES 64
 

@@ -67,14 +67,17 @@ VNET_INLINE __u32 vnet_walk_guard(struct vnet_ctx *ctx, struct vnet_port *port,
 {
 	__u32 reason;
 
-	if (p->source_mac != port->mac)
+	if (!vnet_may_send_from(port, p->source_mac))
 		return VNET_REASON_MAC_SPOOF;
-	vnet_activate(port);
+	if (p->source_mac == port->mac)
+		vnet_activate(port);
 	if (p->ethertype == VNET_ETH_ARP || p->ethertype == VNET_ETH_RARP)
-		return vnet_guard_arp(ctx, port);
+		return vnet_guard_arp_pair(ctx, port, p);
 	if (!p->family)
-		return VNET_REASON_NONE;
-	reason = vnet_guard_source(ctx, port, p);
+		return p->source_mac == port->mac ? VNET_REASON_NONE : VNET_REASON_MAC_SPOOF;
+	reason = vnet_guard_pair(ctx, port, p);
+	if (!reason)
+		reason = vnet_guard_source(ctx, port, p);
 	if (reason)
 		return reason;
 	if (vnet_is_dhcp_answer(p))

@@ -141,6 +141,7 @@ VNET_INLINE int vnet_answer_nd(struct vnet_ctx *ctx, __u8 *frame, __u64 mac, __u
 	icmp[2] = icmp[3] = 0;
 	/* Router, solicited, override. */
 	icmp[4] = 0x20 | (known ? 0x40 : 0) | (flags & VNET_BINDING_ROUTER ? 0x80 : 0);
+	icmp[5] = icmp[6] = icmp[7] = 0; /* whatever the question had there */
 	icmp[24] = 2; /* target's link-layer address */
 	icmp[25] = 1;
 	vnet_put_mac(icmp + 26, mac);

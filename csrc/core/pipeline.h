@@ -129,14 +129,17 @@ VNET_INLINE __u32 vnet_guard_egress(struct vnet_ctx *ctx, struct vnet_port *port
 		vnet_activate(port);
 		return VNET_REASON_NONE;
 	}
-	if (p->source_mac != port->mac)
+	if (!vnet_may_send_from(port, p->source_mac))
 		return VNET_REASON_MAC_SPOOF;
-	vnet_activate(port);
+	if (p->source_mac == port->mac)
+		vnet_activate(port);
 	if (p->ethertype == VNET_ETH_ARP || p->ethertype == VNET_ETH_RARP)
-		return vnet_guard_arp(ctx, port);
+		return vnet_guard_arp_pair(ctx, port, p);
 	if (p->ethertype != VNET_ETH_IPV4 && p->ethertype != VNET_ETH_IPV6)
 		return VNET_REASON_ETHERTYPE;
 	reason = vnet_parse_ip(ctx, p);
+	if (!reason)
+		reason = vnet_guard_pair(ctx, port, p);
 	return reason ? reason : vnet_track(ctx, port, p, VNET_EGRESS);
 }
 
@@ -149,7 +152,7 @@ VNET_INLINE __u32 vnet_guard_ingress(struct vnet_ctx *ctx, struct vnet_port *por
 		return reason;
 	if (port->flags & VNET_PORT_OPEN)
 		return VNET_REASON_NONE;
-	if (!(p->target_mac & VNET_MAC_GROUP) && p->target_mac != port->mac)
+	if (!(p->target_mac & VNET_MAC_GROUP) && !vnet_is_for(ctx, port, p->target_mac))
 		return VNET_REASON_OTHER_MAC;
 	if (p->ethertype == VNET_ETH_ARP || p->ethertype == VNET_ETH_RARP)
 		return VNET_REASON_NONE;
@@ -165,7 +168,7 @@ VNET_INLINE __u32 vnet_guard_known(struct vnet_ctx *ctx, struct vnet_port *port,
 {
 	if (port->flags & VNET_PORT_OPEN)
 		return VNET_REASON_NONE;
-	if (p->target_mac != port->mac)
+	if (!vnet_is_for(ctx, port, p->target_mac))
 		return VNET_REASON_OTHER_MAC;
 	return p->family ? vnet_track(ctx, port, p, VNET_INGRESS) : VNET_REASON_NONE;
 }
@@ -278,6 +281,7 @@ VNET_INLINE __u32 vnet_flood_in(struct vnet_ctx *ctx, const struct vnet_packet *
 {
 	if (vnet_take_tag(ctx, tag))
 		return VNET_PASS;
+	vnet_forget_mac(ctx, tag->network, p->source_mac);
 	vnet_flood(ctx, p, tag->network, 0);
 	if (!vnet_give_tag(ctx, tag))
 		return VNET_PASS;

@@ -27,6 +27,7 @@ VNET_INLINE int vnet_parse_uplink(struct vnet_ctx *ctx, const struct vnet_iface 
 
 	tag->network = iface->network;
 	tag->present = reason == VNET_REASON_VLAN;
+	tag->tci = 0; /* the verifier lets nobody carry what was never set */
 	if (tag->present) {
 		if (vnet_load_tag(ctx, &tag->tci))
 			return -1;

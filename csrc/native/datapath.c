@@ -33,6 +33,7 @@ static int init_tables(struct vnet_datapath *datapath)
 		[VNET_TABLE_GROUPS] = VNET_MAX_GROUP,
 		[VNET_TABLE_PEERS] = VNET_MAX_PEERS,
 		[VNET_TABLE_METERS] = datapath->max_ports,
+		[VNET_TABLE_PAIRS] = VNET_MAX_PAIRS,
 	};
 
 	for (int i = 0; i < VNET_TABLE_COUNT; i++)

@@ -30,7 +30,8 @@
 	X(BINDINGS, bindings, sizeof(struct vnet_binding_key), sizeof(struct vnet_binding))        \
 	X(GROUPS, groups, sizeof(__u32), sizeof(struct vnet_group))                                \
 	X(PEERS, peers, sizeof(struct vnet_peer_key), sizeof(__u32))                               \
-	X(METERS, meters, sizeof(__u32), sizeof(struct vnet_meters))
+	X(METERS, meters, sizeof(__u32), sizeof(struct vnet_meters))                               \
+	X(PAIRS, pairs, sizeof(struct vnet_pair_key), sizeof(__u32))
 
 enum vnet_table_id {
 #define VNET_TABLE_ENUM(id, name, key, value) VNET_TABLE_##id,
@@ -47,6 +48,7 @@ enum vnet_meta { VNET_META_NEXT_POLICY = 0, VNET_META_LAST_GROUP = 1, VNET_META_
 #define VNET_MAX_POLICIES 65536
 #define VNET_MAX_RULES 1048576
 #define VNET_MAX_PEERS 262144
+#define VNET_MAX_PAIRS 131072
 
 struct vnet_handlers;
 

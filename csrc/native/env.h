@@ -184,6 +184,19 @@ static inline __u32 *vnet_find_mac(struct vnet_ctx *ctx, const struct vnet_mac_k
 	return vnet_table_get(VNET_ENV_TABLE(ctx, FDB), key);
 }
 
+/* A trace moves nobody. */
+static inline void vnet_put_mac_place(struct vnet_ctx *ctx, const struct vnet_mac_key *key, __u32 id)
+{
+	if (!ctx->trace)
+		vnet_table_put(VNET_ENV_TABLE(ctx, FDB), key, &id);
+}
+
+static inline void vnet_remove_mac_place(struct vnet_ctx *ctx, const struct vnet_mac_key *key)
+{
+	if (!ctx->trace)
+		vnet_table_remove(VNET_ENV_TABLE(ctx, FDB), key);
+}
+
 static inline __u32 *vnet_member(struct vnet_ctx *ctx, const struct vnet_member_key *key)
 {
 	return vnet_table_get(VNET_ENV_TABLE(ctx, MEMBERS), key);
@@ -192,6 +205,21 @@ static inline __u32 *vnet_member(struct vnet_ctx *ctx, const struct vnet_member_
 static inline int vnet_has_address(struct vnet_ctx *ctx, const struct vnet_address_key *key)
 {
 	return vnet_table_get(VNET_ENV_TABLE(ctx, ADDRESSES), key) != NULL;
+}
+
+/* Each length of a prefix in turn, as vnet_is_peer(). */
+static inline int vnet_is_pair(struct vnet_ctx *ctx, const struct vnet_pair_key *key)
+{
+	struct vnet_pair_key masked = *key;
+
+	for (int length = 128; length >= 0; length--) {
+		if (length < 128)
+			masked.address[length / 8] &= 0xff00 >> length % 8;
+		masked.prefix = VNET_PAIR_WHOLE_BITS + length;
+		if (vnet_table_get(VNET_ENV_TABLE(ctx, PAIRS), &masked))
+			return 1;
+	}
+	return 0;
 }
 
 static inline struct vnet_policy *vnet_policy(struct vnet_ctx *ctx, __u32 id)

@@ -5,6 +5,7 @@ import twin as t
 from hypothesis import strategies as st
 
 from vnet_agent.model.policy import Established, Policy, Rule
+from vnet_agent.model.port import AddressPair
 
 VM, PEER = "52:54:00:00:00:01", "52:54:00:00:00:02"
 OWN4, OWN6 = "10.0.0.1", "2001:db8::1"
@@ -24,6 +25,24 @@ flags = st.sampled_from(
 )
 directions = st.sampled_from([t.EGRESS, t.INGRESS])
 addresses = st.sampled_from([(OWN4, OWN6), ()])
+#: Of another MAC of the VM's, and of its own.
+VIRTUAL = "52:54:00:00:00:77"
+pairs = st.sampled_from(
+    [
+        (),
+        (),
+        (AddressPair(ip_address="10.0.0.9/32", mac_address=VM),),
+        (
+            AddressPair(ip_address="10.0.0.8/29", mac_address=VIRTUAL),
+            AddressPair(ip_address="fe80::/10", mac_address=VIRTUAL),
+            AddressPair(ip_address="fe80::1/128", mac_address=VM),
+        ),
+        (
+            AddressPair(ip_address="0.0.0.0/0", mac_address=VIRTUAL),
+            AddressPair(ip_address="2001:db8::/64", mac_address=VIRTUAL),
+        ),
+    ]
+)
 icmp4 = st.sampled_from([8, 8, 0, 0, 3, 11, 13])
 icmp6 = st.sampled_from([128, 128, 129, 129, 1, 2, 3, 130, 133, 134, 137, 143] + [135, 136] * 4)
 
@@ -45,7 +64,7 @@ def transports(draw, family: int) -> tuple[int, bytes]:
     kind = draw(icmp4 if proto == f.ICMP else icmp6)
     if kind in (135, 136):
         own = draw(st.sampled_from([OWN6, "2001:db8::2"]))
-        mac = draw(st.sampled_from([VM, VM, PEER, None]))
+        mac = draw(st.sampled_from([VM, VM, PEER, VIRTUAL, None]))
         return proto, f.discovery(kind, own, mac, draw(st.sampled_from([1, 2, 14])))
     payload = b""
     if kind in (1, 2, 3, 11) and draw(st.booleans()):
@@ -93,14 +112,16 @@ def ip_packets(draw, family: int, direction, *, quoted: bool = False) -> bytes:
 def frames(draw) -> tuple:
     direction = draw(directions)
     source, target = (VM, PEER) if direction is t.EGRESS else (PEER, VM)
-    source = draw(st.sampled_from([source] * 12 + ["52:54:00:00:00:77"]))
-    target = draw(st.sampled_from([target] * 12 + ["ff:ff:ff:ff:ff:ff", "52:54:00:00:00:78", VM]))
+    source = draw(st.sampled_from([source] * 12 + [VIRTUAL] * 3))
+    target = draw(
+        st.sampled_from([target] * 12 + ["ff:ff:ff:ff:ff:ff", "52:54:00:00:00:78", VM, VIRTUAL])
+    )
     kind = draw(st.sampled_from([4, 4, 4, 6, 6, 6, "arp", "other"]))
     if kind in (4, 6):
         packet = draw(ip_packets(kind, direction))
         return direction, f.ether(source, target, f.IPV4 if kind == 4 else f.IPV6, packet)
     if kind == "arp":
-        sender = draw(st.sampled_from([VM, VM, PEER]))
+        sender = draw(st.sampled_from([VM, VM, PEER, source]))
         body = f.arp(sender, draw(locals4), draw(peers4))
         return direction, f.ether(source, target, draw(st.sampled_from([f.ARP, f.RARP])), body)
     ethertype = draw(st.sampled_from([f.VLAN, 0x88A8, 0x88CC, 0x0800, 0x86DD]))

@@ -12,6 +12,7 @@ import twin_window
 from twin_parse import Packet, Refused, parse_ip
 
 from vnet_agent.model.policy import Direction, Established, Policy, Rule
+from vnet_agent.model.port import AddressPair
 
 INGRESS, EGRESS = Direction.INGRESS, Direction.EGRESS
 FIN, SYN, RST, ACK = 1, 2, 4, 16
@@ -48,6 +49,10 @@ class Conn:
     packets: dict[Direction, int] = field(default_factory=lambda: {INGRESS: 0, EGRESS: 0})
 
 
+def _octets(mac: str) -> bytes:
+    return bytes.fromhex(mac.replace(":", ""))
+
+
 class Twin:
     def __init__(
         self,
@@ -58,12 +63,18 @@ class Twin:
         *,
         strict: bool = False,
         life: dict[str, int] = LIFE,
+        pairs: tuple[AddressPair, ...] = (),
     ) -> None:
         self.members = members or {}
+        self.pairs = [
+            (ipaddress.ip_network(pair.ip_address), _octets(pair.mac_address)) for pair in pairs
+        ]
+        #: MACs of pairs that have spoken: frames for them are the port's.
+        self.spoke: set[bytes] = set()
         self.open = False
         self.strict = strict
         self.life = life
-        self.mac = bytes.fromhex(mac.replace(":", ""))
+        self.mac = _octets(mac)
         self.addresses = {ipaddress.ip_address(item) for item in addresses}
         self.policy = policy
         self.fresh: set[int] = set()
@@ -97,31 +108,56 @@ class Twin:
             raise Refused("vlan")
         if self.open:
             return
-        if direction is EGRESS and frame[6:12] != self.mac:
+        source = frame[6:12]
+        if direction is EGRESS and source != self.mac and not self.pairs:
             raise Refused("mac-spoof")
-        if direction is INGRESS and not frame[0] & 1 and frame[0:6] != self.mac:
+        own = {self.mac, *self.spoke}
+        if direction is INGRESS and not frame[0] & 1 and frame[0:6] not in own:
             raise Refused("other-mac")
         if ethertype in (0x0806, 0x8035):
             if direction is EGRESS:
-                self._arp(frame[14:])
+                self._arp(source, frame[14:])
+                self._learn(source)
             return
         if ethertype not in (0x0800, 0x86DD):
             raise Refused("ethertype")
         packet = parse_ip(ethertype, frame[14:])
+        packet.mac = source
+        if direction is EGRESS and source != self.mac:
+            if not self._owns(packet.source, source):
+                raise Refused("mac-spoof")
+            self._learn(source)
         self._ip(direction, packet, bool(frame[0] & 1), now)
 
-    def _arp(self, data: bytes) -> None:
+    def _learn(self, source: bytes) -> None:
+        if source != self.mac:
+            self.spoke.add(source)
+
+    def _arp(self, source: bytes, data: bytes) -> None:
         if len(data) < 28 or data[0:6] != b"\0\1\x08\0\6\4":
             raise Refused("malformed")
+        if data[8:14] != source:
+            raise Refused("arp-spoof")
         sender = ipaddress.IPv4Address(data[14:18])
-        if data[8:14] != self.mac or (int(sender) and not self._owns(sender)):
+        if not int(sender):
+            if source == self.mac:
+                return
+            sender = ipaddress.IPv4Address(data[24:28])
+        if not self._owns(sender, source):
             raise Refused("arp-spoof")
 
-    def _owns(self, address: Any) -> bool:
-        if not self.addresses or address in self.addresses:
-            return True
-        eui = bytes([self.mac[0] ^ 2, *self.mac[1:3], 0xFF, 0xFE, *self.mac[3:]])
-        return address.packed == b"\xfe\x80" + bytes(6) + eui
+    def _owns(self, address: Any, mac: bytes | None = None) -> bool:
+        """With any of its MACs, or with this one."""
+        if mac in (None, self.mac):
+            if not self.addresses or address in self.addresses:
+                return True
+            eui = bytes([self.mac[0] ^ 2, *self.mac[1:3], 0xFF, 0xFE, *self.mac[3:]])
+            if address.packed == b"\xfe\x80" + bytes(6) + eui:
+                return True
+        return any(
+            network.version == address.version and address in network and mac in (None, owner)
+            for network, owner in self.pairs
+        )
 
     # -- IP
 
@@ -160,7 +196,7 @@ class Twin:
                 discovery = packet.icmp and packet.kind != "later"
                 allowed = discovery and packet.type in (130, 131, 132, 143, *range(133, 138))
         else:
-            allowed = self._owns(packet.source)
+            allowed = self._owns(packet.source, packet.mac)
         if not allowed:
             raise Refused("ip-spoof")
 
@@ -212,14 +248,14 @@ class Twin:
                 raise Refused("malformed")
             target, options = ipaddress.IPv6Address(options[:16]), options[16:]
             claims = packet.type == 136 or int(packet.source) == 0
-            if claims and not self._owns(target):
+            if claims and not self._owns(target, packet.mac):
                 raise Refused("nd-spoof")
         for _ in range(4):
             if not options:
                 return
             if len(options) < 8 or options[1] == 0:
                 raise Refused("malformed")
-            if options[0] in (1, 2) and options[2:8] != self.mac:
+            if options[0] in (1, 2) and options[2:8] != packet.mac:
                 raise Refused("nd-spoof")
             options = options[options[1] * 8 :]
         if options:

@@ -36,6 +36,7 @@ class Packet:
     window: int = 0
     payload: int = 0  # octets of TCP
     options: bytes = b""  # of TCP
+    mac: bytes | None = None  # that it came from
 
     @property
     def icmp(self) -> bool:

@@ -130,12 +130,21 @@ class TwinTables:
                 fields[name] = 0xFFFF << 32 | int.from_bytes(arp[at : at + 4], "big")
 
     def _guard(self, frame: bytes, ethertype: int, packet: Packet | None) -> None:
-        if frame[6:12] != self.twin.mac:
+        source = frame[6:12]
+        if source != self.twin.mac and not self.twin.pairs:
             raise Refused("mac-spoof")
         if ethertype in (0x0806, 0x8035):
-            self.twin._arp(frame[14:])
+            self.twin._arp(source, frame[14:])
+            self.twin._learn(source)
+            return
+        if source != self.twin.mac and (
+            packet is None or not self.twin._owns(packet.source, source)
+        ):
+            raise Refused("mac-spoof")
+        self.twin._learn(source)
         if packet is None:
             return
+        packet.mac = source
         self.twin._guard_source(packet)
         if self.twin._dhcp(packet) == "answer":
             raise Refused("dhcp-server")

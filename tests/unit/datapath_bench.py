@@ -5,7 +5,7 @@ import frames as f
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath.memory import MemoryDriver
 from vnet_agent.model.policy import ALLOW_ALL, Direction, Established, Policy, Rule
-from vnet_agent.model.port import Role
+from vnet_agent.model.port import AddressPair, Role
 
 PORT = "11111111-0000-4000-8000-000000000001"
 OTHER = "11111111-0000-4000-8000-000000000002"
@@ -31,7 +31,9 @@ class Bench:
         quota: int = 100,
         role: Role = Role.ACTIVE,
         driver: MemoryDriver | None = None,
+        pairs: tuple[AddressPair, ...] = (),
     ) -> None:
+        self.pairs = pairs
         self.driver = driver or MemoryDriver(max_ports=8)
         self.driver.open()
         self.native = self.driver.native
@@ -67,6 +69,7 @@ class Bench:
             generation=generation,
             quota=quota,
             port_security=port_security,
+            pairs=self.pairs if port == PORT else (),
         )
 
     def sleep(self, seconds: float) -> None:

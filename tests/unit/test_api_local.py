@@ -103,7 +103,7 @@ async def test_ports(site, name):
     (port,) = (await site.get("/v1/ports"))["ports"]
     assert port == msgspec.to_builtins(PORT) | {
         "addresses": ["10.0.0.5"], "role": "active", "generation": 1, "ifindex": 7,
-        "tagged": True, "local_id": 3, "alias": PORT.alias,
+        "tagged": True, "local_id": 3, "alias": PORT.alias, "allowed_address_pairs": [],
     }  # fmt: skip
     shown = await site.get(f"/v1/ports/{name}")
     assert shown["counters"]["drops"] == {"policy": 6}

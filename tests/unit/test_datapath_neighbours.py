@@ -5,7 +5,7 @@ import ipaddress
 import frames as f
 import network_bench as n
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from network_bench import (
     A4,
@@ -292,6 +292,19 @@ solicits = st.builds(
 )
 
 
+#: Its reserved field (RFC 4861, 4.3) is not zero, as it must be in the answer.
+RESERVED = {
+    "question": solicit(A6, B6, option=A),
+    "network": RED,
+    "known": False,
+    "shared": False,
+    "change": (59, b"\1"),
+    "damage": True,
+    "cut": 0,
+}
+
+
+@example(**RESERVED)
 @given(
     question=st.one_of(arps, solicits),
     network=st.sampled_from([RED, n.ALONE]),

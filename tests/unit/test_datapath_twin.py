@@ -6,7 +6,7 @@ import frames as f
 import pytest
 import twin as t
 from datapath_bench import PORT, SECOND, VM4, VM6, Bench
-from frame_strategies import GROUPS, VM, addresses, members, packets, policies, steps
+from frame_strategies import GROUPS, VM, addresses, members, packets, pairs, policies, steps
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -60,14 +60,15 @@ def twin_connections(twin: t.Twin, now: int) -> list[tuple]:
 @given(
     policy=policies,
     own=addresses,
+    also=pairs,
     who=st.fixed_dictionaries(dict.fromkeys(GROUPS, members)),
     sequence=st.lists(steps, min_size=8, max_size=40),
 )
-def test_core_and_twin_agree(policy, own, who, sequence) -> None:
-    bench = Bench(policy, addresses=own, quota=1000)
+def test_core_and_twin_agree(policy, own, also, who, sequence) -> None:
+    bench = Bench(policy, addresses=own, quota=1000, pairs=also)
     for group, there in who.items():
         bench.driver.set_members(group, {0: there})
-    twin = t.Twin(VM, own, policy, who)
+    twin = t.Twin(VM, own, policy, who, pairs=also)
     for step in sequence:
         match step:
             case ("sleep", seconds):

@@ -228,6 +228,7 @@ async def test_the_inventory_is_sent_whole_and_again_when_it_changes(site):
     (sent,) = site.controller.snapshots[-1]
     assert sent == msgspec.to_builtins(PORT) | {
         "addresses": ["10.0.0.5"],
+        "allowed_address_pairs": [],
         "role": "moved",
         "generation": 2,
         "tagged": True,

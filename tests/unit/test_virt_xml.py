@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vnet_agent.exceptions import DomainXmlError
-from vnet_agent.model.port import Port, derive_port_uuid
+from vnet_agent.model.port import AddressPair, Port, derive_port_uuid
 from vnet_agent.virt import safe_xml
 from vnet_agent.virt.xml import parse_ports
 
@@ -130,6 +130,20 @@ def test_plain_libvirt_with_own_metadata() -> None:
     )
 
 
+def test_allowed_address_pairs_have_the_ports_mac_unless_they_say_another() -> None:
+    pairs = (
+        "<v:pair address='10.0.0.1'/><v:pair address='2001:DB8::/64'/>"
+        "<v:pair address='10.0.0.1/32' mac='00:00:5E:00:01:07'/><v:pair address='10.0.0.1'/>"
+    )
+    metadata = own(f"<v:port mac='{MAC_A}'>{pairs}</v:port>")
+    (port,) = parse_ports(domain(interface("vnet0"), metadata=metadata))
+    assert port.allowed_address_pairs == (
+        AddressPair(ip_address="10.0.0.1/32", mac_address=MAC_A),
+        AddressPair(ip_address="2001:db8::/64", mac_address=MAC_A),
+        AddressPair(ip_address="10.0.0.1/32", mac_address="00:00:5e:00:01:07"),
+    )
+
+
 @pytest.mark.parametrize(
     ("attribute", "secured"),
     [("", True), ("port_security='true'", True), ("port_security='false'", False)],
@@ -198,6 +212,31 @@ BAD = {
     "port security": (
         domain(metadata=own(f"<v:port mac='{MAC_A}' port_security='off'/>")),
         "vnet:port port_security: 'off' is neither true nor false",
+    ),
+    "pair": (
+        domain(metadata=own(f"<v:port mac='{MAC_A}'><v:pair address='10.0.0.1/8'/></v:port>")),
+        f"vnet:pair of {MAC_A} address: '10.0.0.1/8' is not a CIDR",
+    ),
+    "pair of a group": (
+        domain(metadata=own(f"<v:port mac='{MAC_A}'><v:pair address='ff02::/16'/></v:port>")),
+        "ff02::/16 is not the address of one host",
+    ),
+    "pair's MAC": (
+        domain(
+            metadata=own(
+                f"<v:port mac='{MAC_A}'>"
+                "<v:pair address='10.0.0.1' mac='01:00:5e:00:00:01'/></v:port>"
+            )
+        ),
+        f"vnet:pair of {MAC_A} mac: 01:00:5e:00:00:01 is a multicast address",
+    ),
+    "pairs": (
+        domain(
+            metadata=own(
+                f"<v:port mac='{MAC_A}'>" + "<v:pair address='10.0.0.1'/>" * 65 + "</v:port>"
+            )
+        ),
+        f"vnet:pair: more than 64 allowed address pairs on {MAC_A}",
     ),
     "own twice": (domain(metadata=own(f"<v:port mac='{MAC_A}'/>" * 2)), "stands twice"),
     "nova twice": (domain(metadata=nova(nova_port(PORT_A) * 2)), "a uuid stands twice"),

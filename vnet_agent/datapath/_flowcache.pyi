@@ -32,6 +32,8 @@ PORT_METERED: int
 PORT_CAPTURED: int
 PORT_TABLES: int
 PORT_SHORT: int
+PORT_PAIRS: int
+PAIR_WHOLE_BITS: int
 MARKED: int
 CAPTURE_SNAP: int
 HANDLER_TABLES: int
@@ -66,6 +68,7 @@ TABLE_BINDINGS: int
 TABLE_GROUPS: int
 TABLE_PEERS: int
 TABLE_METERS: int
+TABLE_PAIRS: int
 
 REASONS: tuple[str, ...]
 STATES: tuple[str, ...]

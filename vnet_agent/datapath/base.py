@@ -16,7 +16,7 @@ from vnet_agent.datapath.handling import PacketIn, TableRule, TableState, TableS
 from vnet_agent.exceptions import TablesUnsupported
 from vnet_agent.model.handler import Miss
 from vnet_agent.model.policy import Policy
-from vnet_agent.model.port import Role
+from vnet_agent.model.port import AddressPair, Role
 
 
 class PortEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +40,7 @@ class PortEntry(msgspec.Struct, frozen=True, kw_only=True):
     quota: int
     ifindex: int | None
     port_security: bool = True
+    pairs: tuple[AddressPair, ...] = ()
 
 
 class PortCounters(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,8 +203,12 @@ class Driver(abc.ABC):
         generation: int,
         quota: int,
         port_security: bool = True,
+        pairs: tuple[AddressPair, ...] = (),
     ) -> PortEntry:
         """Create the port or change it; connections, counters and attachment stay.
+
+        `pairs` are allowed besides `mac` and `addresses`. A MAC that several ports may have is
+        where it spoke last.
 
         A port without policy drops every IP frame: call `set_policy` before `attach`. `port` and
         `instance` are UUIDs. `quota` is fixed at creation. Raises StaleGeneration when the port

@@ -29,6 +29,7 @@ from vnet_agent.datapath.flags import KEPT, set_flag
 from vnet_agent.datapath.handler_tables import HandlerTables
 from vnet_agent.datapath.handling import PacketIn, TableRule, TableState
 from vnet_agent.datapath.meters import MeterTable
+from vnet_agent.datapath.pairs import PairTable
 from vnet_agent.datapath.policies import PolicyTable
 from vnet_agent.datapath.records import decode_records
 from vnet_agent.datapath.ring import RingCapture, clear_leftovers
@@ -38,7 +39,7 @@ from vnet_agent.datapath.topology import Topology
 from vnet_agent.exceptions import DatapathError, RecordError, StaleGeneration, UnknownPort
 from vnet_agent.model.handler import Miss
 from vnet_agent.model.policy import Policy
-from vnet_agent.model.port import Role
+from vnet_agent.model.port import AddressPair, Role
 
 ROLES = {Role.STANDBY: 1, Role.ACTIVE: 2, Role.MOVED: 3}
 ROLE_NAMES = {number: role for role, number in ROLES.items()}
@@ -93,6 +94,7 @@ class FlowcacheDriver(Driver):
             for data in handle.ports()
         }
         self._topology = Topology(handle, set(self._ids.values()))
+        self._pairs = PairTable(handle, set(self._ids.values()))
         self._segments = Segments(handle)
         self._policies.adopt(handle.ports())
         self._meters = MeterTable(handle, handle.ports())
@@ -139,6 +141,7 @@ class FlowcacheDriver(Driver):
         generation: int,
         quota: int,
         port_security: bool = True,
+        pairs: tuple[AddressPair, ...] = (),
     ) -> PortEntry:
         operation = f"set_port {port}"
         wanted = guarded(
@@ -149,6 +152,7 @@ class FlowcacheDriver(Driver):
                 "flags": c.PORT_BRIDGED * bridged
                 | c.PORT_ADDRESSES * bool(addresses)
                 | c.PORT_ANSWERED * self._answers
+                | c.PORT_PAIRS * bool(pairs)
                 | c.PORT_OPEN * (not port_security),
                 "role": ROLES[role],
                 "owner": generation,
@@ -161,9 +165,9 @@ class FlowcacheDriver(Driver):
         with self._lock:
             if port in self._ids:
                 data = self._check_owner(port, generation)
-                guarded(operation, self._change, data, wanted, packed, instance_id)
+                guarded(operation, self._change, data, wanted, packed, pairs, instance_id)
             else:
-                guarded(operation, self._create, port, instance_id, wanted, packed, quota)
+                guarded(operation, self._create, port, instance_id, wanted, packed, pairs, quota)
             return self._entry(self._data(port))
 
     def remove_port(self, port: str, *, generation: int) -> None:
@@ -172,6 +176,7 @@ class FlowcacheDriver(Driver):
             self.detach(port)
             local_id = self._id(port)
             self._topology.remove(data)
+            self._keep_pairs(data, ())
             self._policies.release(local_id)
             guarded(f"remove_port {port}", self._c.port_clear, local_id)
             guarded(f"remove_port {port}", self._meters.release, local_id)
@@ -453,6 +458,7 @@ class FlowcacheDriver(Driver):
         instance_id: bytes,
         wanted: dict[str, int],
         addresses: list[bytes],
+        pairs: tuple[AddressPair, ...],
         quota: int,
     ) -> None:
         local_id = self._free_id()
@@ -468,10 +474,13 @@ class FlowcacheDriver(Driver):
         self._c.conns_create(local_id, quota)
         try:
             self._topology.set_addresses(local_id, addresses)
+            self._pairs.add(local_id, pairs)
+            self._keep_pairs(data, pairs)
             self._c.port_put(local_id, data)
             self._topology.add(data)
         except Exception:
             self._topology.remove(data)
+            self._keep_pairs(data, ())
             self._c.port_clear(local_id)
             self._c.conns_delete(local_id)
             raise
@@ -479,7 +488,12 @@ class FlowcacheDriver(Driver):
         self._policies.start(local_id)
 
     def _change(
-        self, data: bytes, wanted: dict[str, int], addresses: list[bytes], instance_id: bytes
+        self,
+        data: bytes,
+        wanted: dict[str, int],
+        addresses: list[bytes],
+        pairs: tuple[AddressPair, ...],
+        instance_id: bytes,
     ) -> None:
         local_id = layout.number("port", "local_id", data)
         kept = layout.number("port", "flags", data) & KEPT
@@ -500,15 +514,23 @@ class FlowcacheDriver(Driver):
             self._topology.check_mac(changed)
         if not addresses:  # else sources would be checked against none
             self._store(local_id, "flags", wanted["flags"])
-        readdressed = self._topology.set_addresses(local_id, addresses)
+        readdressed = self._pairs.add(local_id, pairs)
+        readdressed |= self._topology.set_addresses(local_id, addresses)
         for field in ("flags", "mac", "network", "owner", "role"):
             if layout.number("port", field, data) != wanted[field]:
                 self._store(local_id, field, wanted[field])
+        self._keep_pairs(data, pairs)
         if readdressed or moves:
             # Verdicts were made for what the port was before.
             self._policies.renew(local_id)
         # Also when nothing moves: whoever made the port may have died before this.
         self._topology.move(data, changed)
+
+    def _keep_pairs(self, data: bytes, pairs: tuple[AddressPair, ...]) -> None:
+        local_id, network, mac = (
+            layout.number("port", field, data) for field in ("local_id", "network", "mac")
+        )
+        self._pairs.keep(local_id, pairs, network, mac)
 
     def _store(self, local_id: int, field: str, value: int) -> None:
         offset, size = c.LAYOUT["port"][field]
@@ -562,4 +584,5 @@ class FlowcacheDriver(Driver):
             quota=layout.number("port", "quota", data),
             ifindex=layout.number("port", "ifindex", data) or None,
             port_security=not layout.number("port", "flags", data) & c.PORT_OPEN,
+            pairs=self._pairs.of(local_id),
         )

@@ -24,6 +24,11 @@ class PolicyStore(Protocol):
     def members_elsewhere(self, name: str) -> Mapping[int, Collection[str]]: ...
 
 
+def addresses_of(port: Port) -> set[str]:
+    """What makes others let the port in: its own, and those of its allowed address pairs."""
+    return {*port.addresses, *(pair.ip_address for pair in port.allowed_address_pairs)}
+
+
 class Membership:
     """Remembers which groups apply to a port, so that a change of one costs no look at all."""
 
@@ -52,7 +57,7 @@ class Membership:
         }
         for port, names in self._names.items():
             for name in names:
-                found[name][port.network].update(port.addresses)
+                found[name][port.network].update(addresses_of(port))
         return {
             name: {network: frozenset(members) for network, members in networks.items()}
             for name, networks in found.items()

@@ -25,6 +25,13 @@ class Role(enum.StrEnum):
     """The VM runs elsewhere; kept until the source's clean-up."""
 
 
+class AddressPair(msgspec.Struct, frozen=True, kw_only=True):
+    """What a port may use besides its own addresses, as OpenStack has it: a CIDR with one MAC."""
+
+    ip_address: str
+    mac_address: str
+
+
 class Port(msgspec.Struct, frozen=True, kw_only=True):
     """One interface of one VM.
 
@@ -42,6 +49,7 @@ class Port(msgspec.Struct, frozen=True, kw_only=True):
     tap: str
     mac: str
     addresses: tuple[str, ...] = ()
+    allowed_address_pairs: tuple[AddressPair, ...] = ()
     mtu: int | None = None
     queues: int = 1
     bridge: str | None = None

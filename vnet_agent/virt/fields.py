@@ -48,6 +48,19 @@ def address(value: str) -> str:
     return str(parsed)
 
 
+def prefix(value: str) -> str:
+    """A CIDR, or one address, without bits behind its prefix."""
+    try:
+        parsed = ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValueError(f"{quote(value)} is not a CIDR: {error}") from None
+    if "%" in value:
+        raise ValueError(f"{quote(value)} has a zone, which means nothing outside its host")
+    if parsed.is_multicast:
+        raise ValueError(f"{parsed} is not the address of one host")
+    return str(parsed)
+
+
 def interface(value: str) -> str:
     """A network interface's name as the kernel takes it (dev_valid_name), ASCII only."""
     if not _INTERFACE.match(value) or value in (".", "..") or "/" in value or ":" in value:

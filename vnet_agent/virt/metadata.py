@@ -5,6 +5,7 @@ from xml.etree.ElementTree import Element
 
 import msgspec
 
+from vnet_agent.model.port import AddressPair
 from vnet_agent.virt import fields
 
 NOVA = (
@@ -13,6 +14,7 @@ NOVA = (
 )
 OWN = "urn:vnet-agent:domain:1"
 MAX_ADDRESSES = 64
+MAX_PAIRS = 64
 
 
 class PortFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,6 +23,7 @@ class PortFacts(msgspec.Struct, frozen=True, kw_only=True):
     mac: str | None = None
     uuid: str | None = None
     addresses: tuple[str, ...] = ()
+    allowed_address_pairs: tuple[AddressPair, ...] = ()
     network: int | None = None
     port_security: bool | None = None
 
@@ -77,6 +80,7 @@ def _read_own(metadata: Element) -> dict[str, PortFacts]:
             uuid=fields.optional(port, "uuid", fields.identifier, "vnet:port"),
             network=fields.optional(port, "network", _network, "vnet:port"),
             addresses=_addresses(port.findall(f"{{{OWN}}}ip"), "vnet:ip"),
+            allowed_address_pairs=_pairs(port.findall(f"{{{OWN}}}pair"), mac),
             port_security=fields.optional(port, "port_security", _truth, "vnet:port"),
         )
     _refuse_twice("vnet:port", [port.uuid for port in ports.values() if port.uuid])
@@ -97,6 +101,20 @@ def _addresses(elements: Sequence[Element], what: str) -> tuple[str, ...]:
     if len(elements) > MAX_ADDRESSES:
         raise ValueError(f"{what}: more than {MAX_ADDRESSES} addresses on a port")
     found = (fields.attribute(element, "address", fields.address, what) for element in elements)
+    return tuple(dict.fromkeys(found))
+
+
+def _pairs(elements: Sequence[Element], own: str) -> tuple[AddressPair, ...]:
+    """Without a MAC it is the port's own."""
+    if len(elements) > MAX_PAIRS:
+        raise ValueError(f"vnet:pair: more than {MAX_PAIRS} allowed address pairs on {own}")
+    found = (
+        AddressPair(
+            ip_address=fields.attribute(element, "address", fields.prefix, f"vnet:pair of {own}"),
+            mac_address=fields.optional(element, "mac", fields.mac, f"vnet:pair of {own}") or own,
+        )
+        for element in elements
+    )
     return tuple(dict.fromkeys(found))
 
 

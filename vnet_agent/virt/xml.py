@@ -79,6 +79,7 @@ def _port(
         tap=fields.attribute(target, "dev", fields.interface, "target"),
         mac=mac,
         addresses=own.addresses or nova.addresses,
+        allowed_address_pairs=own.allowed_address_pairs,
         mtu=_number(interface, "mtu", "size", fields.MAX_MTU),
         queues=_number(interface, "driver", "queues", fields.MAX_QUEUES) or 1,
         bridge=_bridge(interface),
