@@ -63,7 +63,12 @@ class Daemon:
             links=NetlinkLinks(),
             domains=self.virt,
         )
-        self.tables = Tables(conf, driver=self.driver, inventory=self.inventory)
+        self.tables = Tables(
+            conf,
+            driver=self.driver,
+            inventory=self.inventory,
+            groups_of=lambda port: (group.name for group in self.policy.groups_of(port)),
+        )
         self.packets = PacketFeed(self.driver, self.inventory, depth=conf.packets.queue)
         self.packet_outs = PacketOuts(self.driver, self.tables, self.inventory)
         self.controller = self._make_controller()
@@ -126,7 +131,7 @@ class Daemon:
         await self._start_part(stack, self.log)
         stack.push_async_callback(self._close_bus)
         await self._start_part(stack, self.inventory)
-        self.policy.on_change = self.inventory.apply_policy
+        self.policy.on_change = self._apply_policy
         for early in (self.tables, self.packets):
             await self._start_part(stack, early)
         # Migrations and events of what is there already come before libvirt's news of it.
@@ -151,6 +156,10 @@ class Daemon:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.bus.drain(), DRAIN)
         await self.bus.close()
+
+    async def _apply_policy(self) -> None:
+        await self.inventory.apply_policy()
+        self.tables.notice_groups()
 
     def _make_controller(self) -> ControllerClient | None:
         if not self.conf.controller.url:

@@ -39,6 +39,9 @@ class Tables:
     def ids_of(self, instance: str) -> list[int]:
         return [item.local_id for item in self.driver.ports() if item.instance == instance]
 
+    def ids_in(self, group: str) -> list[int]:
+        return []
+
     def load(self, table: int, *rules: dict[str, Any], miss: str = "continue") -> list[int]:
         document = table_from_json({"miss": miss, "rules": list(rules)}, table)
         flat = [item for rule in document.rules for item in compile_handler(rule, self)]

@@ -62,6 +62,9 @@ class Here:
     def ids_of(self, instance: str) -> list[int]:
         return []
 
+    def ids_in(self, group: str) -> list[int]:
+        return []
+
     def load(self, tables: dict[int, TableDocument]) -> None:
         for number in range(TABLES):
             document = tables.get(number, TableDocument())

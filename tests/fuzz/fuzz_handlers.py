@@ -31,6 +31,9 @@ class Here:
     def ids_of(self, instance: str) -> list[int]:
         return [self.local_id(instance)]
 
+    def ids_in(self, group: str) -> list[int]:
+        return [self.local_id(group)]
+
 
 def check_rule(rule: handler.Handler) -> None:
     if document.rule_from_json(handler.show_handler(rule), 0)[1] != rule:

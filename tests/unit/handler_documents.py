@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 PORTS = {3: "6ba7b810-9dad-11d1-80b4-00c04fd430c8", 4: "6ba7b811-9dad-11d1-80b4-00c04fd430c8"}
 VMS = {"1b4e28ba-2fa1-11d2-883f-0016d3cca427": [3, 4]}
+GROUPS = {"web": [3, 4], "db": [4]}
 
 
 class Places:
@@ -16,6 +17,9 @@ class Places:
 
     def ids_of(self, instance):
         return VMS.get(instance, [])
+
+    def ids_in(self, group):
+        return GROUPS.get(group, [])
 
 
 def masked(draw, bits, template="{:#x}/{:#x}"):

@@ -133,9 +133,13 @@ def test_a_protocol_alone_is_of_both_families():
         ({"instance": VM, "in_port": PORT}, [3]),
         ({"instance": "00000000-0000-0000-0000-000000000001", "in_port": PORT}, []),
         ({"instance": "00000000-0000-0000-0000-000000000001"}, []),
+        ({"group": "web"}, [3, 4]),
+        ({"group": "db", "instance": VM}, [4]),
+        ({"group": "db", "in_port": PORT}, []),
+        ({"group": "nobody"}, []),
     ],
 )
-def test_an_instance_is_its_ports(match, ports):
+def test_an_instance_or_a_group_is_its_ports(match, ports):
     assert [field(rule.match, "in_port") for rule in compiled(match)] == ports
 
 

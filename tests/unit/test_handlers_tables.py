@@ -51,12 +51,20 @@ class World:
         self.driver = MemoryDriver()
         self.driver.open()
         self.inventory = Inventory()
+        self.groups = {}
         self.tables = None
 
     async def restart(self):
         if self.tables is not None:
             await self.tables.close()
-        self.tables = Tables(self.conf, driver=self.driver, inventory=self.inventory)
+        self.tables = Tables(
+            self.conf,
+            driver=self.driver,
+            inventory=self.inventory,
+            groups_of=lambda port: [
+                name for name, ports in self.groups.items() if port.uuid in ports
+            ],
+        )
         await self.tables.start()
 
     def held(self, table=0, names=PORTS):
@@ -320,6 +328,20 @@ async def test_changes_are_made_one_at_a_time(world):
     assert len(world.held()) == 20
     assert sorted(world.tables.content(0).rules) == list(range(1, 21))
     assert world.held(1) == [TWO]
+
+
+async def test_a_group_is_the_ports_that_it_applies_to(world):
+    await replace(world, rule(group="web"), ONE)
+    assert world.held() == [ONE]
+    assert world.tables.is_waiting(0, 1)
+    world.inventory.set(p3=3, p4=4)
+    await world.settle()
+    assert world.held() == [ONE], "the group applies to neither"
+    for members, ports in (([PORT], [PORT]), ([PORT, OTHER], [PORT, OTHER]), ([], [])):
+        world.groups["web"] = members
+        world.tables.notice_groups()
+        await world.settle()
+        assert world.held() == [ONE, *(rule(in_port=port) for port in ports)]
 
 
 async def test_a_caller_that_goes_leaves_it_whole(world):

@@ -30,6 +30,9 @@ class Places:
     def ids_of(self, instance):
         return sorted(self._ids.values()) if instance == INSTANCE else []
 
+    def ids_in(self, group):
+        return []
+
 
 def compiled(driver, *rules, table=0):
     document = table_from_json({"rules": list(rules)}, table)

@@ -51,11 +51,14 @@ class Places(Protocol):
     def ids_of(self, instance: str) -> list[int]:
         """Of the VM's ports."""
 
+    def ids_in(self, group: str) -> list[int]:
+        """Of the ports that the policy's group applies to."""
+
 
 def compile_handler(handler: Handler, places: Places) -> list[TableRule]:
     """Rules that together say the same; [] while something that it names is not here.
 
-    One is several where it names a VM of several ports, or transport ports by a mask.
+    One is several where it names a VM of several ports or a group, or transport ports by a mask.
     """
     ids = {port: places.local_id(port) for port in handler.ports()}
     if any(local_id is None for local_id in ids.values()):
@@ -64,9 +67,10 @@ def compile_handler(handler: Handler, places: Places) -> list[TableRule]:
     wanted: list[int] | None = None
     if match.in_port is not None:
         wanted = [ids[match.in_port] or 0]
-    if match.instance is not None:
-        of_vm = places.ids_of(match.instance)
-        wanted = of_vm if wanted is None else [item for item in wanted if item in of_vm]
+    for name, find in ((match.instance, places.ids_of), (match.group, places.ids_in)):
+        if name is not None:
+            found = find(name)
+            wanted = found if wanted is None else [item for item in wanted if item in found]
     known = {port: local_id for port, local_id in ids.items() if local_id is not None}
     actions = _compile_actions(handler, known)
     return [

@@ -1,7 +1,7 @@
 """The tables in the datapath: compiled for the ports that are here, and anew as they change."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -11,7 +11,7 @@ from vnet_agent.datapath.handling import TableRule
 from vnet_agent.exceptions import HandlerError, VnetError
 from vnet_agent.handlers.state import StoredRule, TableContent
 from vnet_agent.model.handler import MAX_RULES, Handler
-from vnet_agent.model.port import PortState
+from vnet_agent.model.port import Port, PortState
 
 LOG = logging.getLogger(__name__)
 
@@ -19,16 +19,27 @@ LOG = logging.getLogger(__name__)
 Signature = tuple[int | None, ...]
 
 
-class Here:
-    """The ports of this host that the datapath has."""
+def _no_groups(_port: Port) -> Iterable[str]:
+    return ()
 
-    def __init__(self, states: Iterable[PortState] = ()) -> None:
+
+class Here:
+    """The ports of this host that the datapath has; `groups_of` names the groups of one."""
+
+    def __init__(
+        self,
+        states: Iterable[PortState] = (),
+        groups_of: Callable[[Port], Iterable[str]] = _no_groups,
+    ) -> None:
         self._ports: dict[str, int] = {}
         self._instances: dict[str, list[int]] = {}
+        self._groups: dict[str, list[int]] = {}
         for state in states:
             if state.local_id is not None:
                 self._ports[state.port.uuid] = state.local_id
                 self._instances.setdefault(state.port.instance, []).append(state.local_id)
+                for group in groups_of(state.port):
+                    self._groups.setdefault(group, []).append(state.local_id)
 
     def local_id(self, port: str) -> int | None:
         return self._ports.get(port)
@@ -36,11 +47,17 @@ class Here:
     def ids_of(self, instance: str) -> list[int]:
         return sorted(self._instances.get(instance, ()))
 
+    def ids_in(self, group: str) -> list[int]:
+        return sorted(self._groups.get(group, ()))
+
     def sign(self, handler: Handler) -> Signature:
         """Differs where the handler must be compiled anew."""
         ids: list[int | None] = [self.local_id(port) for port in sorted(handler.ports())]
-        if handler.match.instance is not None:
-            ids += [None, *self.ids_of(handler.match.instance)]
+        match = handler.match
+        if match.instance is not None:
+            ids += [None, *self.ids_of(match.instance)]
+        if match.group is not None:
+            ids += [None, *self.ids_in(match.group)]
         return tuple(ids)
 
 
@@ -57,7 +74,7 @@ class Enforcer:
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._placed: dict[int, dict[int, _Placed]] = {}
-        #: Rules that name a port or a VM, by table and id: the others never change.
+        #: Rules that name a port, a VM or a group, by table and id: the others never change.
         self._bound: dict[int, dict[int, StoredRule]] = {}
         self._count = 0
 
@@ -186,7 +203,8 @@ class Enforcer:
 
 
 def _is_bound(handler: Handler) -> bool:
-    return handler.match.instance is not None or bool(handler.ports())
+    match = handler.match
+    return match.instance is not None or match.group is not None or bool(handler.ports())
 
 
 def _compile(rule: StoredRule, here: Here) -> list[TableRule]:

@@ -7,7 +7,7 @@ import msgspec
 
 from vnet_agent.handlers import words
 from vnet_agent.model.handler import Match, Value
-from vnet_agent.policy.fields import mapping
+from vnet_agent.policy.fields import mapping, read_name
 from vnet_agent.policy.tree import Node
 
 ETH_TYPES = {"ipv4": 0x0800, "ipv6": 0x86DD, "arp": 0x0806}
@@ -41,6 +41,8 @@ def _read_field(name: str, node: Node) -> Any:
     match name:
         case "in_port" | "instance":
             return words.read_uuid(node)
+        case "group":
+            return read_name(node)
         case "direction":
             return words.read_choice(node, "ingress", "egress")
         case "network":

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from oslo_config import cfg
@@ -18,7 +18,7 @@ from vnet_agent.model.handler import (
     Origin,
     TableDocument,
 )
-from vnet_agent.model.port import PortState
+from vnet_agent.model.port import Port, PortState
 
 LOG = logging.getLogger(__name__)
 
@@ -35,7 +35,15 @@ class Tables:
     then.
     """
 
-    def __init__(self, conf: cfg.ConfigOpts, *, driver: Driver, inventory: Inventory) -> None:
+    def __init__(
+        self,
+        conf: cfg.ConfigOpts,
+        *,
+        driver: Driver,
+        inventory: Inventory,
+        groups_of: Callable[[Port], Iterable[str]] = lambda _port: (),
+    ) -> None:
+        self._groups_of = groups_of
         self._files = TableFiles(conf.state_dir)
         self._driver = driver
         self._enforcer = Enforcer(driver)
@@ -54,6 +62,10 @@ class Tables:
         self._contents = await asyncio.to_thread(self._files.load)
         await asyncio.to_thread(self._adopt, self._here())
         self._task = asyncio.create_task(self._follow(), name="Ports of the tables")
+
+    def notice_groups(self) -> None:
+        """Groups apply to other ports than before."""
+        self._is_moved.set()
 
     async def close(self) -> None:
         """Stop following the ports; the datapath goes on."""
@@ -218,7 +230,7 @@ class Tables:
     # -- ports come and go
 
     def _here(self) -> Here:
-        return Here(self._inventory.states())
+        return Here(self._inventory.states(), self._groups_of)
 
     def _adopt(self, here: Here) -> None:
         """The tables of an earlier life give way, each in one step."""

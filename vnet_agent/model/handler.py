@@ -40,7 +40,8 @@ class Origin(enum.StrEnum):
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """`in_port` is the UUID of the port whose frame it is, `instance` that of its VM.
+    """`in_port` is the UUID of the port whose frame it is, `instance` that of its VM, `group` the
+    name of a group of the policy that applies to the port.
 
     `direction` is `ingress` (to the VM) or `egress`. MAC addresses may have a mask behind a
     slash, IP addresses are prefixes. Transport ports are a number, `LOW-HIGH` or, where no range
@@ -50,6 +51,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     in_port: str | None = None
     instance: str | None = None
+    group: str | None = None
     direction: str | None = None
     network: int | None = None
     eth_src: str | None = None

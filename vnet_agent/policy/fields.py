@@ -1,11 +1,14 @@
 """What reading any node of a policy document takes; refusals are PolicyErrors that say where."""
 
 import enum
+import re
 from typing import TypeVar
 
 from vnet_agent.policy.tree import Node
 
 E = TypeVar("E", bound=enum.StrEnum)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 
 
 def mapping(node: Node, keys: frozenset[str], what: str) -> dict[str, Node]:
@@ -43,3 +46,13 @@ def choice(node: Node, kind: type[E]) -> E:
         if node.value == member.value and isinstance(node.value, str):
             return member
     raise node.refused(f"{show(node)} is not one of {', '.join(kind)}")
+
+
+def read_name(node: Node) -> str:
+    """The name of a group."""
+    if not isinstance(node.value, str) or not _NAME.match(node.value):
+        raise node.refused(
+            f"{show(node)} is no group name: 1 to 63 letters, digits, '.', '_' or '-', "
+            "the first a letter or digit (a number in quotes)"
+        )
+    return node.value

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from vnet_agent.model.policy import Direction, Established, Group, Rule
 from vnet_agent.model.protocols import NAMES, SPELLINGS, WITH_PORTS
-from vnet_agent.policy.fields import choice, items, mapping, show
+from vnet_agent.policy.fields import choice, items, mapping, read_name, show
 from vnet_agent.policy.limits import read_limits
 from vnet_agent.policy.tree import Node
 
@@ -15,7 +15,6 @@ MAX_RULES = 1000
 MAX_SELECTORS = 10000
 MAX_MEMBERS = 10000
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _SELECTOR = re.compile(rf"(?:\*|(?:port|instance):{_UUID}|project:[A-Za-z0-9._-]{{1,64}})\Z")
 _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?\Z")
@@ -60,7 +59,7 @@ def read_group(node: Node, *, name: str | None = None) -> Group:
     given = fields.get("name")
     if given is None and name is None:
         raise node.refused("a group needs a name")
-    read = _name(given if given is not None else Node(name, node.where))
+    read = read_name(given if given is not None else Node(name, node.where))
     if given is not None and name is not None and read != name:
         raise given.refused(f"the group is called {read!r} here and {name!r} in the request")
     rules = fields.get("rules")
@@ -121,15 +120,6 @@ def _check_family(rule: Rule, node: Node, fields: dict[str, Node]) -> None:
     if len(set(families.values())) > 1:
         said = ", ".join(f"{key} says {family}" for key, family in families.items())
         raise fields[list(families)[-1]].refused(f"IPv4 and IPv6 in one rule: {said}")
-
-
-def _name(node: Node) -> str:
-    if not isinstance(node.value, str) or not NAME.match(node.value):
-        raise node.refused(
-            f"{show(node)} is no group name: 1 to 63 letters, digits, '.', '_' or '-', "
-            "the first a letter or digit (a number in quotes)"
-        )
-    return node.value
 
 
 def _selectors(node: Node | None) -> tuple[str, ...]:
@@ -214,7 +204,7 @@ def _remote(node: Node | None) -> str | None:
 
 
 def _remote_group(node: Node | None) -> str | None:
-    return None if node is None else _name(node)
+    return None if node is None else read_name(node)
 
 
 def _cidr(node: Node) -> str:
