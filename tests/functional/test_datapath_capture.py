@@ -240,8 +240,9 @@ def test_capture_of_an_agent_that_died_ends_with_the_next(bpffs: str) -> None:
 
 def maps_of(pin_dir: str) -> list[str]:
     """Names of what the array of rings holds; an entry of it is the number of a map."""
+    path = f"{pin_dir}/v{c.ABI_VERSION}/vnet_rings"
     told = subprocess.run(
-        ["/usr/sbin/bpftool", "-j", "map", "dump", "pinned", f"{pin_dir}/v1/vnet_rings"],
+        ["/usr/sbin/bpftool", "-j", "map", "dump", "pinned", path],
         capture_output=True,
         text=True,
         check=True,
