@@ -124,8 +124,10 @@ DATAPATH: list[cfg.Opt] = [
         help="Whether frames of established connections between two VMs of this host pass from "
         "tap to tap before the kernel makes packets of them, by an XDP program on each tap. Taps "
         "with a virtio header (those of virtio-net devices) cannot; a port that is captured, "
-        "limited or under tables of handlers goes the long way. tcpdump on a tap does not see "
-        "such frames, `vnetctl capture` does.",
+        "limited or under tables of handlers goes the long way. And whether what is for a port "
+        "behind a veth enters at the veth's other end, where that is in another namespace. "
+        "tcpdump on a tap, or on the receiver's veth, does not see such frames; `vnetctl "
+        "capture` does.",
     ),
     cfg.IntOpt(
         "connection_quota",

@@ -23,6 +23,16 @@ VNET_INLINE int vnet_act(struct __sk_buff *skb, __u32 action, struct vnet_verdic
 	}
 }
 
+/*
+ * To a receiver whose port has judged the frame already. Of a veth the kernel lets it come in at the
+ * other end at once, past its queue for this one and the programs here.
+ */
+VNET_INLINE int vnet_hand(const struct vnet_port *target, __u32 ifindex)
+{
+	return target->flags & VNET_PORT_PEER ? bpf_redirect_peer(ifindex, 0)
+					      : bpf_redirect(ifindex, 0);
+}
+
 /* On in another program. It is there while any port has VNET_PORT_TABLES. */
 VNET_INLINE int vnet_go_on(struct __sk_buff *skb, __u32 stage)
 {

@@ -54,6 +54,7 @@ int vnet_tc_from_port(struct __sk_buff *skb)
 			if (vnet_hand_over(skb, &p, &verdict) == VNET_DROP)
 				return TC_ACT_SHOT;
 			vnet_note(skb, p.sender, to);
+			return vnet_hand(verdict.target, verdict.ifindex);
 		}
 	}
 	return vnet_act(skb, action, &verdict);

@@ -41,6 +41,7 @@ enum vnet_port_flags {
 	VNET_PORT_TABLES = 256,   /* the operator has tables: see tables.h */
 	VNET_PORT_SHORT = 512,    /* its interface knows the short way: see shortcut.h */
 	VNET_PORT_PAIRS = 1024,   /* it has allowed address pairs: see spoof.h */
+	VNET_PORT_PEER = 2048,    /* its interface's other end is in another namespace: see act.h */
 };
 
 /*

@@ -105,8 +105,9 @@ int vnet_kernel_send(struct vnet_kernel *kernel, __u32 ifindex, int from_vm, int
 int vnet_kernel_attach(struct vnet_kernel *kernel, __u32 ifindex, int uplink);
 int vnet_kernel_detach(struct vnet_kernel *kernel, __u32 ifindex, int uplink);
 /*
- * The short way of csrc/core/shortcut.h for a tap that is attached: 1 when it has it now, 0 when
- * the tap is not of the kind that can, or has another's XDP program.
+ * The short way that an attached interface can have: VNET_PORT_SHORT, and it has the program of
+ * csrc/core/shortcut.h now; VNET_PORT_PEER, see csrc/bpf/act.h; 0 when it can have none, or has
+ * another's XDP program.
  */
 int vnet_kernel_set_short(struct vnet_kernel *kernel, __u32 ifindex);
 int vnet_kernel_has_short(const struct vnet_kernel *kernel, __u32 ifindex);

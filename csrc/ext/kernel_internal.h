@@ -36,8 +36,11 @@ void vnet_upgrade_close(struct vnet_kernel *kernel);
 /* What both objects name is the same map. */
 int vnet_kernel_share_maps(struct vnet_kernel *kernel, struct bpf_object *object);
 
-/* 1 when the interface is a tap whose frames come as its reader wrote them, for good; 0 when not. */
-int vnet_tap_is_plain(__u32 ifindex);
+/*
+ * VNET_PORT_SHORT: a tap whose frames come as its reader wrote them, for good. VNET_PORT_PEER: a veth
+ * whose other end is in another namespace. 0: any other interface.
+ */
+__u32 vnet_link_kind(__u32 ifindex);
 
 /* The longest path of a pin below `directory`. */
 #define VNET_PIN_PATH (PATH_MAX + 64)

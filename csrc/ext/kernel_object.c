@@ -132,17 +132,17 @@ static PyObject *kernel_detach(struct vnet_object *self, PyObject *args)
 static PyObject *kernel_set_short(struct vnet_object *self, PyObject *args)
 {
 	unsigned int ifindex;
-	int known;
+	int flag;
 
 	if (!PyArg_ParseTuple(args, "I:set_short", &ifindex) || vnet_object_lock(self))
 		return NULL;
 	Py_BEGIN_ALLOW_THREADS;
-	known = vnet_kernel_set_short(self->kernel, ifindex);
+	flag = vnet_kernel_set_short(self->kernel, ifindex);
 	Py_END_ALLOW_THREADS;
-	if (known < 0)
-		return done(self, "set short", known);
+	if (flag < 0)
+		return done(self, "set short", flag);
 	vnet_object_unlock(self);
-	return PyBool_FromLong(known);
+	return PyLong_FromLong(flag);
 }
 
 static PyObject *kernel_has_short(struct vnet_object *self, PyObject *args)

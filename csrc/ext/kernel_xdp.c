@@ -91,10 +91,11 @@ static int add_link(const struct vnet_kernel *kernel, __u32 ifindex, int program
 
 int vnet_kernel_set_short(struct vnet_kernel *kernel, __u32 ifindex)
 {
+	__u32 kind = vnet_link_kind(ifindex);
 	int error, link, program;
 
-	if (!vnet_tap_is_plain(ifindex))
-		return 0;
+	if (kind != VNET_PORT_SHORT)
+		return (int)kind;
 	error = load(kernel);
 	if (error)
 		return error;
@@ -103,11 +104,11 @@ int vnet_kernel_set_short(struct vnet_kernel *kernel, __u32 ifindex)
 	if (link < 0) {
 		error = add_link(kernel, ifindex, program);
 		/* Another's program is there. */
-		return error == -EBUSY || error == -EEXIST ? 0 : error ? error : 1;
+		return error == -EBUSY || error == -EEXIST ? 0 : error ? error : (int)kind;
 	}
 	error = bpf_link_update(link, program, NULL) ? -errno : 0;
 	close(link);
-	return error ? error : 1;
+	return error ? error : (int)kind;
 }
 
 int vnet_kernel_has_short(const struct vnet_kernel *kernel, __u32 ifindex)

@@ -7,10 +7,11 @@ import socket
 import subprocess
 from collections.abc import Iterator
 
+import datapath_keeper
 import frames as f
 from datapath_bench import INSTANCE, VM, VM4
 from datapath_taps import IFF_MULTI_QUEUE, Tap
-from datapath_world import private
+from datapath_world import Place, private
 
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
@@ -82,9 +83,13 @@ def xdp_program(tap: Tap) -> int | None:
 
 
 def look_on(tap: Tap) -> socket.socket:
+    return look_on_interface(tap.name)
+
+
+def look_on_interface(name: str) -> socket.socket:
     """As tcpdump does."""
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-    sniffer.bind((tap.name, 0))
+    sniffer.bind((name, 0))
     sniffer.setblocking(False)
     return sniffer
 
@@ -183,9 +188,9 @@ def test_shortcut_is_for_plain_taps_alone(bpffs: str) -> None:
     fcntl.ioctl(kept.fd, TUNSETPERSIST, 1)
     fine = Tap("tap5", plain=True)
     assert [world.driver.kernel.set_short(tap.ifindex) for tap in (many, kept, fine)] == [
-        False,
-        False,
-        True,
+        0,
+        0,
+        c.PORT_SHORT,
     ]
     assert not world.driver.kernel.set_short(socket.if_nametoindex("lo"))
     fcntl.ioctl(kept.fd, TUNSETPERSIST, 0)
@@ -245,3 +250,65 @@ def test_shortcut_leaves_another_program_alone(bpffs: str) -> None:
     assert world.driver.kernel.has_short(world.b.ifindex)
     assert not world.driver.kernel.has_short(world.a.ifindex)
     world.driver.destroy()
+
+
+def exchange(one: Place, other: Place) -> None:
+    sender, receiver = one.udp("10.9.0.1", 5000), other.udp("10.9.0.2", 7001)
+    for _ in range(3):
+        sender.sendto(b"there", ("10.9.0.2", 7001))
+        assert receiver.recv(10) == b"there"
+        receiver.sendto(b"back", ("10.9.0.1", 5000))
+        assert sender.recv(10) == b"back"
+    sender.close()
+    receiver.close()
+
+
+@private
+def test_a_veth_is_entered_at_its_other_end(bpffs: str) -> None:
+    """Its near end sees nothing of what another port here sends; counters and captures do."""
+    places = (
+        Place("a", "52:54:00:00:00:0a", "10.9.0.1/24"),
+        Place("b", "52:54:00:00:00:0b", "10.9.0.2/24"),
+    )
+    driver = EbpfDriver(pin_dir=os.path.join(bpffs, "vnet"), max_ports=8)
+    driver.open()
+    ports = [
+        {"port": port, "instance": INSTANCE, "mac": place.mac, "ifindex": place.ifindex}
+        for port, place in zip((A, B), places, strict=True)
+    ]
+    for number, port in enumerate(ports, 1):
+        port["addresses"] = [f"10.9.0.{number}"]
+    datapath_keeper.set_up(driver, ports, None)
+    flags = [layout.number("port", "flags", data) for data in driver.kernel.ports()]
+    assert [each & (c.PORT_PEER | c.PORT_SHORT) for each in flags] == [c.PORT_PEER] * 2
+    assert places[0].ping("10.9.0.2")
+    sniffers = [look_on_interface(place.outer) for place in places]
+    running = driver.capture([B], CaptureRequest(), size=1 << 18)
+    exchange(*places)
+    captured = [frame.egress for frame in running.read()]
+    running.close()
+    assert captured.count(False) == captured.count(True) == 3
+    from_a, from_b = (sum(b"there" in each for each in seen(one)) for one in sniffers)
+    assert (from_a, from_b) == (3, 0), "it is seen where it was sent"
+    assert driver.counters(B).rx_frames == driver.counters(A).tx_frames
+    # What the receiver refuses does not come in there either.
+    driver.set_policy(B, DENY_ALL)
+    assert not places[0].ping("10.9.0.2")
+    assert driver.counters(B).drops.get("policy")
+    driver.detach(A)
+    driver.close()
+    driver = EbpfDriver(pin_dir=os.path.join(bpffs, "vnet"), max_ports=8, shortcut=False)
+    driver.open()
+    flags = [layout.number("port", "flags", data) for data in driver.kernel.ports()]
+    assert not any(each & c.PORT_PEER for each in flags)
+    datapath_keeper.set_up(driver, ports, None)
+    exchange(*places)
+    from_a, from_b = (sum(b"there" in each for each in seen(one)) for one in sniffers)
+    assert (from_a, from_b) == (3, 3)
+    # An end that is in this namespace itself is no VM's.
+    subprocess.run(["ip", "link", "add", "v1", "type", "veth", "peer", "name", "v2"], check=True)
+    driver.destroy()
+    driver = EbpfDriver(pin_dir=os.path.join(bpffs, "vnet"), max_ports=8)
+    driver.open()
+    assert driver.kernel.set_short(socket.if_nametoindex("v1")) == 0
+    driver.destroy()

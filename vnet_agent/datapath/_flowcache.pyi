@@ -33,6 +33,7 @@ PORT_CAPTURED: int
 PORT_TABLES: int
 PORT_SHORT: int
 PORT_PAIRS: int
+PORT_PEER: int
 PAIR_WHOLE_BITS: int
 MARKED: int
 CAPTURE_SNAP: int
@@ -201,8 +202,9 @@ class Kernel(Datapath):
 
     def attach(self, ifindex: int, uplink: bool, /) -> None: ...
     def detach(self, ifindex: int, uplink: bool, /) -> None: ...
-    def set_short(self, ifindex: int, /) -> bool:
-        """Give an attached tap the short way (csrc/core/shortcut.h); False when it cannot."""
+    def set_short(self, ifindex: int, /) -> int:
+        """Give an attached interface the short way that it can have: PORT_SHORT or PORT_PEER, the
+        port's flag from now on; 0 for none."""
 
     def has_short(self, ifindex: int, /) -> bool: ...
     def leave_short(self, ifindex: int, /) -> None:

@@ -102,7 +102,7 @@ class EbpfDriver(FlowcacheDriver):
     def _detach_interface(self, ifindex: int, *, uplink: bool) -> None:
         self.kernel.detach(ifindex, uplink)
 
-    def _set_short(self, ifindex: int) -> bool:
+    def _set_short(self, ifindex: int) -> int:
         """Where the kernel cannot, frames go the long way; nothing else changes for them."""
         try:
             if self._shortcut:
@@ -110,7 +110,7 @@ class EbpfDriver(FlowcacheDriver):
             self.kernel.leave_short(ifindex)
         except OSError as error:
             LOG.warning("Interface %d has no short way between VMs: %s", ifindex, error)
-        return False
+        return 0
 
     def _replace_programs(self) -> None:
         """This version's programs take over, each in one step; what is gone is forgotten."""

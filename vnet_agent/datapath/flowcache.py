@@ -25,7 +25,7 @@ from vnet_agent.datapath.base import (
     Run,
 )
 from vnet_agent.datapath.captured import Capture, CaptureRequest
-from vnet_agent.datapath.flags import KEPT, set_flag
+from vnet_agent.datapath.flags import KEPT, SHORT, set_flag
 from vnet_agent.datapath.handler_tables import HandlerTables
 from vnet_agent.datapath.handling import PacketIn, TableRule, TableState
 from vnet_agent.datapath.meters import MeterTable
@@ -112,9 +112,9 @@ class FlowcacheDriver(Driver):
     def _detach_interface(self, ifindex: int, *, uplink: bool) -> None:
         """Stop running them; the interface may be gone."""
 
-    def _set_short(self, ifindex: int) -> bool:
-        """Whether the port's interface has the short way (csrc/core/shortcut.h) from now on."""
-        return False
+    def _set_short(self, ifindex: int) -> int:
+        """The flag of the short way that the port's interface has from now on, 0 for none."""
+        return 0
 
     @property
     def _c(self) -> c.Datapath:
@@ -208,7 +208,8 @@ class FlowcacheDriver(Driver):
     def _settle(self, local_id: int, ifindex: int) -> None:
         """The port's flag says what its interface knows."""
         wanted = self._set_short(ifindex)
-        guarded("settle", set_flag, self._c, local_id, c.PORT_SHORT, wanted=wanted)
+        for flag in (c.PORT_SHORT, c.PORT_PEER):
+            guarded("settle", set_flag, self._c, local_id, flag, wanted=flag == wanted)
 
     def detach(self, port: str) -> None:
         with self._lock:
@@ -216,9 +217,7 @@ class FlowcacheDriver(Driver):
             if entry.ifindex is None:
                 return
             self._store(entry.local_id, "ifindex", 0)
-            guarded(
-                f"detach {port}", set_flag, self._c, entry.local_id, c.PORT_SHORT, wanted=False
-            )
+            guarded(f"detach {port}", set_flag, self._c, entry.local_id, SHORT, wanted=False)
             # The interface may be another port's by now: the kernel gives numbers out again.
             if self._topology.port_of(entry.ifindex) == entry.local_id:
                 guarded(

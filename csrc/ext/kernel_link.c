@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the kernel says of an interface: whether it is a tap, and how its reader made it. */
+/* What the kernel says of an interface: which of the short ways it can have. */
 #include <errno.h>
 #include <linux/if_link.h>
 #include <linux/if_tun.h>
@@ -60,27 +60,43 @@ static size_t ask(__u32 ifindex, void *answer, size_t size)
  * Frames of a tap with a virtio header may have no checksum yet, or be many in one, and XDP would
  * not see it. Of a tap with one queue that ends with its reader none of this can change later.
  */
-int vnet_tap_is_plain(__u32 ifindex)
+static int is_plain_tap(const struct rtattr *data)
+{
+	return is_byte(find_in(data, IFLA_TUN_TYPE), IFF_TAP) &&
+	       is_byte(find_in(data, IFLA_TUN_PI), 0) &&
+	       is_byte(find_in(data, IFLA_TUN_VNET_HDR), 0) &&
+	       is_byte(find_in(data, IFLA_TUN_MULTI_QUEUE), 0) &&
+	       is_byte(find_in(data, IFLA_TUN_PERSIST), 0);
+}
+
+static int is_kind(const struct rtattr *info, const char *name)
+{
+	const struct rtattr *kind = find_in(info, IFLA_INFO_KIND);
+	size_t length = strlen(name);
+
+	return kind && RTA_PAYLOAD(kind) >= length && !strncmp(RTA_DATA(kind), name, length) &&
+	       (RTA_PAYLOAD(kind) == length || !((const char *)RTA_DATA(kind))[length]);
+}
+
+__u32 vnet_link_kind(__u32 ifindex)
 {
 	union {
 		struct nlmsghdr header;
 		char bytes[ANSWER_SIZE];
 	} answer;
 	size_t got = ask(ifindex, &answer, sizeof(answer));
-	const struct rtattr *info, *kind, *data;
-	const struct ifinfomsg *link;
+	const struct ifinfomsg *link = NLMSG_DATA(&answer.header);
+	const struct rtattr *info;
+	int length;
 
 	if (!NLMSG_OK(&answer.header, got) || answer.header.nlmsg_type != RTM_NEWLINK ||
 	    answer.header.nlmsg_len < NLMSG_LENGTH(sizeof(*link)))
 		return 0;
-	link = NLMSG_DATA(&answer.header);
-	info = find(IFLA_RTA(link), (int)IFLA_PAYLOAD(&answer.header), IFLA_LINKINFO);
-	kind = find_in(info, IFLA_INFO_KIND);
-	data = find_in(info, IFLA_INFO_DATA);
-	return kind && RTA_PAYLOAD(kind) >= 3 && !strncmp(RTA_DATA(kind), "tun", 4) &&
-	       is_byte(find_in(data, IFLA_TUN_TYPE), IFF_TAP) &&
-	       is_byte(find_in(data, IFLA_TUN_PI), 0) &&
-	       is_byte(find_in(data, IFLA_TUN_VNET_HDR), 0) &&
-	       is_byte(find_in(data, IFLA_TUN_MULTI_QUEUE), 0) &&
-	       is_byte(find_in(data, IFLA_TUN_PERSIST), 0);
+	length = (int)IFLA_PAYLOAD(&answer.header);
+	info = find(IFLA_RTA(link), length, IFLA_LINKINFO);
+	if (is_kind(info, "tun") && is_plain_tap(find_in(info, IFLA_INFO_DATA)))
+		return VNET_PORT_SHORT;
+	return is_kind(info, "veth") && find(IFLA_RTA(link), length, IFLA_LINK_NETNSID)
+		       ? VNET_PORT_PEER
+		       : 0;
 }
