@@ -256,7 +256,9 @@ def test_datapath_tables_satisfy_a_real_receiver(bpffs: str) -> None:
     ids = {entry.port: entry.local_id for entry in driver.ports()}
 
     def load(*rules: dict) -> None:
-        places = SimpleNamespace(local_id=ids.get, ids_of=lambda instance: [])
+        places = SimpleNamespace(
+            local_id=ids.get, ids_of=lambda instance: [], ids_in=lambda group: []
+        )
         document = table_from_json({"rules": list(rules)}, 0)
         flat = [item for rule in document.rules for item in compile_handler(rule, places)]
         driver.replace_table(0, flat, document.miss)

@@ -40,7 +40,7 @@ def check_rule(rule: handler.Handler) -> None:
         raise AssertionError(f"read back otherwise: {rule!r}")
     here = Here()
     compiled = compile_handler(rule, here)
-    if rule.match.instance is None and len(compiled) == 1:
+    if rule.match.instance is None and rule.match.group is None and len(compiled) == 1:
         again = decompile_rule(compiled[0], here.ports)
         if again != rule:
             raise AssertionError(f"compiled otherwise: {rule!r} {again!r}")
