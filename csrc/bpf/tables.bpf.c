@@ -8,43 +8,76 @@
 
 #define VNET_BEHIND_TABLES
 #include "act.h"
-#include "tables.h"
+#include "nat.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-/* What no table keeps, with the mark for its connection. */
+/*
+ * What no table keeps goes on with notes: cb[2] is the mark for its connection; cb[0] and cb[1] are
+ * the handlers that translate its source and its destination, and behind that cb[1] is whether there
+ * is a translation to be ended.
+ */
 VNET_INLINE int vnet_go_normal(struct __sk_buff *skb, __u32 stage, __u32 mark)
 {
+	skb->cb[1] = 0;
 	skb->cb[2] = mark;
 	return vnet_go_on(skb, stage);
 }
 
-VNET_INLINE int vnet_through(struct __sk_buff *skb, __u32 direction, __u32 normal)
+VNET_INLINE int vnet_through(struct __sk_buff *skb, __u32 direction, __u32 normal, __u32 nat)
 {
 	struct vnet_port *port = vnet_port_of(skb);
 	struct vnet_verdict verdict = {};
-	__u32 action, mark;
+	struct vnet_onward onward = {};
+	__u32 action;
 
 	if (!port)
 		return TC_ACT_SHOT;
 	if (vnet_is_past(skb))
 		return vnet_go_normal(skb, normal, 0);
-	action = vnet_tables(skb, port, direction, &verdict, &mark);
-	if (action == VNET_TABLED)
-		return vnet_go_normal(skb, normal, mark);
-	return vnet_act(skb, action, &verdict);
+	action = vnet_tables(skb, port, direction, &verdict, &onward);
+	if (action != VNET_TABLED)
+		return vnet_act(skb, action, &verdict);
+	if (!(port->flags & VNET_PORT_NAT) && !onward.nat[0] && !onward.nat[1])
+		return vnet_go_normal(skb, normal, onward.mark);
+	skb->cb[0] = onward.nat[0];
+	skb->cb[1] = onward.nat[1];
+	skb->cb[2] = onward.mark;
+	return vnet_go_on(skb, nat);
 }
 
 SEC("tc")
 int vnet_tables_from(struct __sk_buff *skb)
 {
-	return vnet_through(skb, VNET_EGRESS, VNET_STAGE_NORMAL_FROM);
+	return vnet_through(skb, VNET_EGRESS, VNET_STAGE_NORMAL_FROM, VNET_STAGE_NAT_FROM);
 }
 
 SEC("tc")
 int vnet_tables_to(struct __sk_buff *skb)
 {
-	return vnet_through(skb, VNET_INGRESS, VNET_STAGE_NORMAL_TO);
+	return vnet_through(skb, VNET_INGRESS, VNET_STAGE_NORMAL_TO, VNET_STAGE_NAT_TO);
+}
+
+VNET_INLINE int vnet_translate(struct __sk_buff *skb, __u32 direction, __u32 normal)
+{
+	struct vnet_port *port = vnet_port_of(skb);
+
+	if (!port)
+		return TC_ACT_SHOT;
+	skb->cb[1] = vnet_nat_begin(skb, port->local_id, direction, skb->cb[0], skb->cb[1]);
+	return vnet_go_on(skb, normal);
+}
+
+SEC("tc")
+int vnet_nat_from(struct __sk_buff *skb)
+{
+	return vnet_translate(skb, VNET_EGRESS, VNET_STAGE_NORMAL_FROM);
+}
+
+SEC("tc")
+int vnet_nat_to(struct __sk_buff *skb)
+{
+	return vnet_translate(skb, VNET_INGRESS, VNET_STAGE_NORMAL_TO);
 }
 
 /* Nothing is handed over to the receiver's port: its own tables come first. */
@@ -54,8 +87,14 @@ int vnet_normal_from(struct __sk_buff *skb)
 	struct vnet_port *port = vnet_port_of(skb);
 	struct vnet_verdict verdict = {};
 	struct vnet_packet p;
+	__u32 action;
 
-	return port ? vnet_act(skb, vnet_send(skb, port, &p, &verdict), &verdict) : TC_ACT_SHOT;
+	if (!port)
+		return TC_ACT_SHOT;
+	action = vnet_send(skb, port, &p, &verdict);
+	if (skb->cb[1])
+		action = vnet_nat_leave(skb, port, VNET_EGRESS, action, &verdict);
+	return vnet_act(skb, action, &verdict);
 }
 
 SEC("tc")
@@ -63,8 +102,14 @@ int vnet_normal_to(struct __sk_buff *skb)
 {
 	struct vnet_port *port = vnet_port_of(skb);
 	struct vnet_verdict verdict = {};
+	__u32 action;
 
-	return port ? vnet_act(skb, vnet_deliver(skb, port, &verdict), &verdict) : TC_ACT_SHOT;
+	if (!port)
+		return TC_ACT_SHOT;
+	action = vnet_deliver(skb, port, &verdict);
+	if (skb->cb[1])
+		action = vnet_nat_leave(skb, port, VNET_INGRESS, action, &verdict);
+	return vnet_act(skb, action, &verdict);
 }
 
 /*

@@ -42,6 +42,7 @@ enum vnet_port_flags {
 	VNET_PORT_SHORT = 512,    /* its interface knows the short way: see shortcut.h */
 	VNET_PORT_PAIRS = 1024,   /* it has allowed address pairs: see spoof.h */
 	VNET_PORT_PEER = 2048,    /* its interface's other end is in another namespace: see act.h */
+	VNET_PORT_NAT = 4096,     /* a rule of the operator's tables translates: see nat.h */
 };
 
 /*
@@ -219,7 +220,7 @@ struct vnet_conn_key {
 	__u16 remote_port;
 	__u8 proto;
 	__u8 family;
-	__u16 zero;
+	__u16 way; /* 0; of a translation's entries enum vnet_nat_way: see nat.h */
 };
 _Static_assert(sizeof(struct vnet_conn_key) == 40, "vnet_conn_key");
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * States of connections and how long each lasts without a frame. TCP's are RFC 793's as a
- * watcher in the middle sees them; everything else is unreplied or replied.
+ * watcher in the middle sees them; everything else is unreplied or replied. Of a translation there
+ * are entries too (nat.h), which last as long as its connection does.
  */
 #ifndef VNET_CONN_H
 #define VNET_CONN_H
@@ -20,7 +21,8 @@
 	X(TIME_WAIT, "time-wait", 120, 7)                                                          \
 	X(CLOSE, "close", 10, 8)                                                                   \
 	X(UNREPLIED, "unreplied", 30, 1)                                                           \
-	X(REPLIED, "replied", 180, 3)
+	X(REPLIED, "replied", 180, 3)                                                              \
+	X(NAT, "nat", 0, 0)
 
 enum vnet_state {
 #define VNET_STATE_ENUM(name, text, seconds, progress) VNET_STATE_##name,

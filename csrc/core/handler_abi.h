@@ -27,6 +27,16 @@ enum vnet_op_code {
 	VNET_OP_POP_VLAN = 10,
 	VNET_OP_GROUP = 11,     /* E `value`: a group of ports */
 	VNET_OP_COPY = 12,      /* as OUTPUT, but to a port only, and the frame goes on */
+	VNET_OP_NAT = 13,       /* `field`: enum vnet_nat_field, `wide`: an address, as SET has it,
+	                           `arg`: its family, `value`: a port, or the first | the last << 16 */
+};
+
+/* What a connection that begins is translated to, behind the tables: see nat.h. */
+enum vnet_nat_field {
+	VNET_NAT_SOURCE = 1,
+	VNET_NAT_DESTINATION = 2,
+	VNET_NAT_SOURCE_HIGH = 3, /* comes before SOURCE of IPv6 */
+	VNET_NAT_DESTINATION_HIGH = 4,
 };
 
 /* Numbers in host order, addresses in network order as they lie in memory. */

@@ -20,7 +20,9 @@ struct vnet_walk {
 	__u32 ifindex;
 	__u32 reason; /* why it is dropped */
 	__u16 tci;    /* of its tag, when fields.vlan has VNET_VLAN_PRESENT */
-	__u16 zero[3];
+	__u16 zero;
+	__u32 nat[2]; /* handlers that say what its source and its destination are translated to */
+	__u32 unused;
 };
 
 #define VNET_DEI 0x1000 /* of a tag; the fields have VNET_VLAN_PRESENT in its place */

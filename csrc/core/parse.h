@@ -32,7 +32,7 @@ enum vnet_fragment_kind { VNET_WHOLE = 0, VNET_FIRST = 1, VNET_LATER = 2 };
 struct vnet_packet {
 	__u64 source_mac;
 	__u64 target_mac;
-	/* From here to `zero` as in struct vnet_conn_key: see vnet_key_from(). */
+	/* From here to `zero` as in struct vnet_conn_key, whose `way` it is: see vnet_key_from(). */
 	__u8 source[16];
 	__u8 destination[16];
 	__u16 source_port; /* ICMP echo: the identifier, in both */
@@ -72,7 +72,7 @@ VNET_IN_KEY(source_port, local_port);
 VNET_IN_KEY(destination_port, remote_port);
 VNET_IN_KEY(proto, proto);
 VNET_IN_KEY(family, family);
-VNET_IN_KEY(zero, zero);
+VNET_IN_KEY(zero, way);
 
 /* The key of its connection at the port that sends it, unless it is ICMP. */
 VNET_INLINE const struct vnet_conn_key *vnet_key_from(const struct vnet_packet *p)

@@ -32,7 +32,8 @@
 	X(HANDLER, "handler")                /* a rule or a miss of the operator's tables says so */     \
 	X(CONTROLLER_RATE, "controller-rate") /* more for the controller than it takes of the port */ \
 	X(TCP_WINDOW, "tcp-window")          /* TCP sequence numbers are not the connection's */   \
-	X(HALF_OPEN, "half-open")            /* too many openings that nobody completes */
+	X(HALF_OPEN, "half-open")            /* too many openings that nobody completes */         \
+	X(NAT, "nat")                        /* no port is free for its translation */
 
 enum vnet_reason {
 #define VNET_REASON_ENUM(name, text) VNET_REASON_##name,

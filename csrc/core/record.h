@@ -12,6 +12,9 @@
 #include "conn.h"
 
 #define VNET_RECORD_VERSION 1
+/* Of an entry of a translation (nat.h): windows and mark are the other name, as they lie there. */
+#define VNET_RECORD_NAT 2
+#define VNET_RECORD_WAYS 2
 
 struct vnet_conn_record {
 	__u16 version;
@@ -24,7 +27,7 @@ struct vnet_conn_record {
 	__u8 state;
 	__u8 flags;
 	__u8 closing;
-	__u8 reserved;
+	__u8 way; /* as in struct vnet_conn_key */
 	__u32 mark;
 	__u64 remaining_ms; /* until it expires if no further frame comes */
 	__u64 age_ms;       /* since it was created, to about a second */
@@ -56,7 +59,8 @@ static inline void vnet_record_encode(struct vnet_conn_record *record,
 				      __u64 now)
 {
 	memset(record, 0, sizeof(*record));
-	record->version = htole16(VNET_RECORD_VERSION);
+	record->version = htole16(key->way ? VNET_RECORD_NAT : VNET_RECORD_VERSION);
+	record->way = key->way;
 	record->proto = key->proto;
 	record->family = key->family;
 	record->local_port = htole16(key->local_port);
@@ -73,6 +77,10 @@ static inline void vnet_record_encode(struct vnet_conn_record *record,
 	for (int i = 0; i < 2; i++) {
 		record->packets[i] = htole64(conn->packets[i]);
 		record->bytes[i] = htole64(conn->bytes[i]);
+		if (key->way) {
+			memcpy(&record->window[i], &conn->window[i], sizeof(record->window[i]));
+			continue;
+		}
 		record->window[i].end = htole32(conn->window[i].end);
 		record->window[i].max_end = htole32(conn->window[i].max_end);
 		record->window[i].max_ack = htole32(conn->window[i].max_ack);
@@ -82,26 +90,57 @@ static inline void vnet_record_encode(struct vnet_conn_record *record,
 	}
 }
 
+static inline int vnet_record_is_mapped(const void *address)
+{
+	static const __u8 mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+
+	return !memcmp(address, mapped, sizeof(mapped));
+}
+
+/* What each version has of its own. */
+static inline const char *vnet_record_check_kind(const struct vnet_conn_record *record)
+{
+	int tcp_state = record->state >= VNET_STATE_SYN_SENT && record->state <= VNET_STATE_CLOSE;
+
+	if (le16toh(record->version) == VNET_RECORD_NAT) {
+		if (record->state != VNET_STATE_NAT || !record->way ||
+		    record->way > VNET_RECORD_WAYS)
+			return "it is no translation's";
+		if (record->family == 4 && (!vnet_record_is_mapped(&record->window[0]) ||
+					    !vnet_record_is_mapped(&record->window[1])))
+			return "an IPv4 address is not in its mapped form";
+		return NULL;
+	}
+	if (le16toh(record->version) != VNET_RECORD_VERSION)
+		return "unknown version";
+	if (record->state == VNET_STATE_NONE || record->state >= VNET_STATE_NAT)
+		return "unknown state";
+	return tcp_state == (record->proto == 6) ? NULL : "the state is none of the protocol's";
+}
+
 /* NULL, or what is wrong with the bytes. */
 static inline const char *vnet_record_check(const struct vnet_conn_record *record)
 {
-	static const __u8 mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-	int tcp_state = record->state >= VNET_STATE_SYN_SENT && record->state <= VNET_STATE_CLOSE;
+	const char *wrong = vnet_record_check_kind(record);
 
-	if (le16toh(record->version) != VNET_RECORD_VERSION)
-		return "unknown version";
+	if (wrong)
+		return wrong;
 	if (record->family != 4 && record->family != 6)
 		return "unknown address family";
-	if (record->family == 4 &&
-	    (memcmp(record->local, mapped, 12) || memcmp(record->remote, mapped, 12)))
+	if (record->family == 4 && (!vnet_record_is_mapped(record->local) ||
+				    !vnet_record_is_mapped(record->remote)))
 		return "an IPv4 address is not in its mapped form";
-	if (record->state == VNET_STATE_NONE || record->state >= VNET_STATE_COUNT)
-		return "unknown state";
-	if (tcp_state != (record->proto == 6))
-		return "the state is none of the protocol's";
 	if (record->flags & ~VNET_CONN_FLAGS_ALL || record->closing & ~VNET_CLOSING_ALL)
 		return "unknown flags";
 	return NULL;
+}
+
+/* A translation lasts as its connection, which may be in any state. */
+static inline __u8 vnet_record_lasts_as(const struct vnet_conn_record *record)
+{
+	if (record->state != VNET_STATE_NAT)
+		return record->state;
+	return record->proto == 6 ? VNET_STATE_ESTABLISHED : VNET_STATE_REPLIED;
 }
 
 /* Only after vnet_record_check. The entry's generation is 0: its first frame is re-checked. */
@@ -111,7 +150,7 @@ static inline void vnet_record_decode(const struct vnet_conn_record *record,
 {
 	__u64 remaining = le64toh(record->remaining_ms);
 	__u64 age = le64toh(record->age_ms);
-	__u64 life = vnet_state_life(settings, record->state);
+	__u64 life = vnet_state_life(settings, vnet_record_lasts_as(record));
 
 	memset(key, 0, sizeof(*key));
 	memset(conn, 0, sizeof(*conn));
@@ -121,6 +160,7 @@ static inline void vnet_record_decode(const struct vnet_conn_record *record,
 	key->remote_port = le16toh(record->remote_port);
 	memcpy(key->local, record->local, 16);
 	memcpy(key->remote, record->remote, 16);
+	key->way = record->state == VNET_STATE_NAT ? record->way : 0;
 	conn->state = record->state;
 	conn->flags = record->flags | VNET_CONN_IMPORTED;
 	conn->closing = record->closing;
@@ -137,6 +177,10 @@ static inline void vnet_record_decode(const struct vnet_conn_record *record,
 	for (int i = 0; i < 2; i++) {
 		conn->packets[i] = le64toh(record->packets[i]);
 		conn->bytes[i] = le64toh(record->bytes[i]);
+		if (key->way) {
+			memcpy(&conn->window[i], &record->window[i], sizeof(conn->window[i]));
+			continue;
+		}
 		conn->window[i].end = le32toh(record->window[i].end);
 		conn->window[i].max_end = le32toh(record->window[i].max_end);
 		conn->window[i].max_ack = le32toh(record->window[i].max_ack);

@@ -8,6 +8,8 @@ enum vnet_stage {
 	VNET_STAGE_TABLES_TO = 1,
 	VNET_STAGE_NORMAL_FROM = 2, /* what comes behind them */
 	VNET_STAGE_NORMAL_TO = 3,
+	VNET_STAGE_NAT_FROM = 4, /* between the two */
+	VNET_STAGE_NAT_TO = 5,
 };
 
 #define VNET_STAGES 8

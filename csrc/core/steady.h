@@ -32,7 +32,7 @@ VNET_INLINE void vnet_conn_key_of(struct vnet_conn_key *key, const struct vnet_p
 	key->remote_port = direction == VNET_EGRESS ? p->destination_port : p->source_port;
 	key->proto = p->proto;
 	key->family = p->family;
-	key->zero = 0;
+	key->way = 0;
 	if (vnet_is_icmp(p))
 		key->remote_port = 0;
 }

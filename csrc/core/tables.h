@@ -126,6 +126,7 @@ struct vnet_doing {
 	struct vnet_handler *handler;
 	__u32 table;
 	__u32 way;
+	__u32 action; /* the handler's index */
 };
 
 VNET_INLINE __u32 vnet_push(struct vnet_walk *walk, __u16 tci)
@@ -168,6 +169,9 @@ static long vnet_do(__u32 index, void *state)
 	case VNET_OP_POP_VLAN:
 		doing->walk->fields.vlan = 0;
 		return 0;
+	case VNET_OP_NAT:
+		doing->walk->nat[(op->field - VNET_NAT_SOURCE) & 1] = doing->action;
+		return 0;
 	case VNET_OP_METER:
 		doing->way = vnet_walk_meter(doing);
 		return doing->way != VNET_WAY_NORMAL;
@@ -201,7 +205,8 @@ VNET_OUTLINE __u32 vnet_walk_do(struct vnet_ctx *ctx, struct vnet_walk *walk, __
 				__u32 action)
 {
 	struct vnet_doing doing = {
-		.ctx = ctx, .walk = walk, .table = table & 15, .way = VNET_WAY_NORMAL};
+		.ctx = ctx, .walk = walk, .table = table & 15, .way = VNET_WAY_NORMAL,
+		.action = action};
 
 	if (!walk)
 		return VNET_WAY_DROP;
@@ -243,12 +248,18 @@ VNET_INLINE void vnet_count_left(struct vnet_ctx *ctx, const struct vnet_port *p
 	counters->tx_bytes += vnet_length(ctx);
 }
 
+/* What the tables have for those who come behind them. */
+struct vnet_onward {
+	__u32 mark;   /* for the connection that the frame may begin */
+	__u32 nat[2]; /* as in struct vnet_walk */
+};
+
 /*
  * The whole way of a frame through the tables. VNET_TABLED: policy and forwarding come next, for the
- * frame as it is now, and give the connection that it may begin this mark. Otherwise it is counted, and what is returned becomes of it.
+ * frame as it is now. Otherwise it is counted, and what is returned becomes of it.
  */
 VNET_INLINE __u32 vnet_tables(struct vnet_ctx *ctx, const struct vnet_port *port, __u32 direction,
-			      struct vnet_verdict *verdict, __u32 *mark)
+			      struct vnet_verdict *verdict, struct vnet_onward *onward)
 {
 	struct vnet_walk walk = {0};
 	__u32 way = 0, action;
@@ -262,7 +273,9 @@ VNET_INLINE __u32 vnet_tables(struct vnet_ctx *ctx, const struct vnet_port *port
 	}
 	verdict->reason = VNET_REASON_NONE;
 	if (way == VNET_WAY_NORMAL) {
-		*mark = walk.fields.mark;
+		onward->mark = walk.fields.mark;
+		onward->nat[0] = walk.nat[0];
+		onward->nat[1] = walk.nat[1];
 		if (!vnet_walk_dress(ctx, &walk))
 			return VNET_TABLED;
 		walk.reason = VNET_REASON_VLAN;

@@ -158,6 +158,10 @@ static int set_stages(struct vnet_kernel *kernel, const struct tables_bpf *skele
 	if (!error)
 		error = set_stage(kernel, VNET_STAGE_NORMAL_TO, skeleton->progs.vnet_normal_to);
 	if (!error)
+		error = set_stage(kernel, VNET_STAGE_NAT_FROM, skeleton->progs.vnet_nat_from);
+	if (!error)
+		error = set_stage(kernel, VNET_STAGE_NAT_TO, skeleton->progs.vnet_nat_to);
+	if (!error)
 		error = set_stage(kernel, VNET_STAGE_TABLES_FROM, skeleton->progs.vnet_tables_from);
 	if (!error)
 		error = set_stage(kernel, VNET_STAGE_TABLES_TO, skeleton->progs.vnet_tables_to);

@@ -230,7 +230,8 @@ static PyObject *object_settings_put(struct vnet_object *self, PyObject *args)
 	}
 	memcpy(&settings, bytes.buf, sizeof(settings));
 	PyBuffer_Release(&bytes);
-	for (int state = VNET_STATE_NONE + 1; state < VNET_STATE_COUNT; state++)
+	/* The last one is a translation, which lasts as its connection. */
+	for (int state = VNET_STATE_NONE + 1; state < VNET_STATE_NAT; state++)
 		if (!settings.life_ns[state])
 			return PyErr_Format(PyExc_ValueError, "state %d lasts 0 ns", state);
 	if (vnet_object_lock(self))
@@ -282,6 +283,7 @@ static PyMethodDef shared_methods[] = {
 	METHOD("handlers_delete", vnet_object_handlers_delete, METH_VARARGS),
 	METHOD("handlers_items", vnet_object_handlers_items, METH_VARARGS),
 	METHOD("handlers_used", vnet_object_handlers_used, METH_NOARGS),
+	METHOD("handlers_translate", vnet_object_handlers_translate, METH_NOARGS),
 	METHOD("handlers_left", vnet_object_handlers_left, METH_NOARGS),
 	METHOD("packet_fd", vnet_object_packet_fd, METH_NOARGS),
 	METHOD("packet_read", vnet_object_packet_read, METH_NOARGS),

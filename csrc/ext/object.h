@@ -62,6 +62,7 @@ PyObject *vnet_object_handlers_insert(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_handlers_delete(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_handlers_items(struct vnet_object *self, PyObject *args);
 PyObject *vnet_object_handlers_used(struct vnet_object *self, PyObject *unused);
+PyObject *vnet_object_handlers_translate(struct vnet_object *self, PyObject *unused);
 PyObject *vnet_object_handlers_left(struct vnet_object *self, PyObject *unused);
 PyObject *vnet_object_packet_fd(struct vnet_object *self, PyObject *unused);
 PyObject *vnet_object_packet_read(struct vnet_object *self, PyObject *unused);

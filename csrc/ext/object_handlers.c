@@ -273,3 +273,15 @@ PyObject *vnet_object_handlers_used(struct vnet_object *self, PyObject *unused)
 	vnet_object_unlock(self);
 	return PyBool_FromLong(used);
 }
+
+PyObject *vnet_object_handlers_translate(struct vnet_object *self, PyObject *unused)
+{
+	int translate;
+
+	(void)unused;
+	if (vnet_object_lock(self))
+		return NULL;
+	translate = self->datapath.handlers && self->datapath.handlers->translating;
+	vnet_object_unlock(self);
+	return PyBool_FromLong(translate);
+}

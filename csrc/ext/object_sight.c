@@ -185,7 +185,7 @@ static PyObject *describe(struct vnet_ctx *ctx, const struct vnet_traced *traced
 		traced->parsed, "packet", bytes_if(1, &traced->packet, sizeof(traced->packet)),
 		"port", bytes_if(1, &traced->port, sizeof(traced->port)), "rules",
 		numbers(asked->rule, asked->rules), "key",
-		bytes_if(asked->conns > 0, &asked->conn, sizeof(asked->conn)), "before",
+		bytes_if(asked->last.family, &asked->last, sizeof(asked->last)), "before",
 		bytes_if(traced->had, &traced->before, sizeof(traced->before)), "after",
 		bytes_if(traced->has, &traced->after, sizeof(traced->after)), "steps",
 		list_steps(asked), "now",

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "handlers.h"
+#include "nat.h"
 #include "pipeline.h"
 #include "shortcut.h"
 #include "tables.h"
@@ -106,15 +107,24 @@ static __u32 through_tables(struct vnet_ctx *ctx, enum vnet_hook hook,
 {
 	__u32 direction = hook == VNET_FROM_PORT ? VNET_EGRESS : VNET_INGRESS, action;
 	struct vnet_port *port = vnet_port_of(ctx);
+	struct vnet_onward onward = {0};
+	struct vnet_nat nat;
 	struct vnet_packet p;
+	int translated = 0;
 
+	ctx->nat = &nat;
 	if (!ctx->past_tables && ctx->datapath->handlers) {
-		action = vnet_tables(ctx, port, direction, verdict, &ctx->new_mark);
+		action = vnet_tables(ctx, port, direction, verdict, &onward);
 		if (action != VNET_TABLED)
 			return action;
+		ctx->new_mark = onward.mark;
+		if (port->flags & VNET_PORT_NAT || onward.nat[0] || onward.nat[1])
+			translated = vnet_nat_begin(ctx, port->local_id, direction, onward.nat[0],
+						    onward.nat[1]);
 	}
-	return direction == VNET_EGRESS ? vnet_send(ctx, port, &p, verdict)
-					: vnet_deliver(ctx, port, verdict);
+	action = direction == VNET_EGRESS ? vnet_send(ctx, port, &p, verdict)
+					  : vnet_deliver(ctx, port, verdict);
+	return translated ? vnet_nat_leave(ctx, port, direction, action, verdict) : action;
 }
 
 struct vnet_result vnet_datapath_process(struct vnet_ctx *ctx, enum vnet_hook hook)

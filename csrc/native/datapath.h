@@ -71,6 +71,7 @@ struct vnet_datapath {
 
 #define VNET_MAX_OUT 64
 #define VNET_TRACE_RULES 4
+#define VNET_TRACE_CONNS 8
 #define VNET_TRACE_STEPS VNET_HANDLER_TABLES
 
 /* A table that a frame came to; `entry` is its rule there, 0: a miss. */
@@ -85,9 +86,9 @@ struct vnet_trace {
 	struct vnet_iface iface; /* stands for the one that the frame is on */
 	__u32 rules;             /* how many matched */
 	__u32 rule[VNET_TRACE_RULES];
-	__u32 conns, fragments; /* how often it looked */
-	struct vnet_conn_key first; /* of what it looked for; tables may have made it another one */
-	struct vnet_conn_key conn;  /* the last */
+	__u32 conns, fragments; /* what it looked for: how many, and how often */
+	struct vnet_conn_key conn[VNET_TRACE_CONNS];
+	struct vnet_conn_key last; /* of them that is no translation; `conns` 0: none */
 	struct vnet_fragment_key fragment;
 	__u32 steps; /* through the operator's tables */
 	struct vnet_trace_step step[VNET_TRACE_STEPS];
@@ -111,6 +112,7 @@ struct vnet_ctx {
 	void *leaves_arg;
 	__u32 new_mark;  /* of a connection that the frame begins; the operator's tables say it */
 	int past_tables; /* it goes on as if it had come through the operator's tables */
+	struct vnet_nat *nat; /* while it is between the two steps of a translation; see nat.h */
 };
 
 /* Whether the frame itself leaves, on the result's interface. */

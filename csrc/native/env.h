@@ -262,16 +262,25 @@ static inline struct vnet_table *vnet_conns(struct vnet_ctx *ctx, __u32 local_id
 	return &datapath->conns[local_id];
 }
 
+/* Each once; what is beyond the room is taken for one that is not there. */
+static inline void vnet_trace_conn(struct vnet_trace *trace, const struct vnet_conn_key *key)
+{
+	if (!key->way)
+		trace->last = *key;
+	for (__u32 i = 0; i < trace->conns; i++)
+		if (!memcmp(&trace->conn[i], key, sizeof(*key)))
+			return;
+	if (trace->conns < VNET_TRACE_CONNS)
+		trace->conn[trace->conns++] = *key;
+}
+
 static inline struct vnet_conn *vnet_conn_find(struct vnet_ctx *ctx, __u32 local_id,
 					       const struct vnet_conn_key *key)
 {
 	struct vnet_table *conns = vnet_conns(ctx, local_id);
 
-	if (ctx->trace) {
-		if (!ctx->trace->conns++)
-			ctx->trace->first = *key;
-		ctx->trace->conn = *key;
-	}
+	if (ctx->trace)
+		vnet_trace_conn(ctx->trace, key);
 	return conns ? vnet_table_get(conns, key) : NULL;
 }
 

@@ -68,6 +68,10 @@ static int op_is_known(const struct vnet_op *op, __u32 table)
 		return op->field >= VNET_SET_SOURCE_MAC && op->field <= VNET_SET_MARK;
 	case VNET_OP_METER:
 		return op->value != 0 && op->wide != 0 && op->wide <= ~0U;
+	case VNET_OP_NAT:
+		return op->field >= VNET_NAT_SOURCE && op->field <= VNET_NAT_DESTINATION_HIGH &&
+		       (op->value & 0xffff) <= op->value >> 16 &&
+		       !(op->value & 0xffff) == !(op->value >> 16);
 	case VNET_OP_MIRROR:
 	case VNET_OP_COPY:
 		return op->value != 0;
@@ -103,6 +107,14 @@ static void set_rate(struct vnet_rate *rate, const struct vnet_op *op)
 	rate->burst = (unsigned __int128)op->wide * 125 * ticks / op->value;
 }
 
+static int translates(const struct vnet_actions *actions)
+{
+	for (int i = 0; i < VNET_MAX_OPS && !ends(actions->op[i].code); i++)
+		if (actions->op[i].code == VNET_OP_NAT)
+			return 1;
+	return 0;
+}
+
 /* The index of what a rule does, with one user more; 0 without room. */
 static __u32 take(struct vnet_handlers *handlers, const struct vnet_handler_rule *rule)
 {
@@ -125,6 +137,7 @@ static __u32 take(struct vnet_handlers *handlers, const struct vnet_handler_rule
 	if (vnet_table_put(&handlers->known, &content, &index))
 		return 0;
 	handlers->spares--;
+	handlers->translating += translates(&rule->actions);
 	*at(handlers, index) = (struct vnet_handler){
 		.actions = rule->actions, .cookie = rule->cookie, .users = 1};
 	/* What lies behind an action that ends is nobody's, and was not checked. */
@@ -143,6 +156,7 @@ static void give(struct vnet_handlers *handlers, __u32 index)
 	if (--handler->users)
 		return;
 	vnet_table_remove(&handlers->known, &content);
+	handlers->translating -= translates(&handler->actions);
 	handlers->gone[handlers->gones++] = index;
 }
 

@@ -38,6 +38,7 @@ struct vnet_handlers {
 	__u32 *gone; /* that readers may still have */
 	__u32 gones;
 	__u32 rules;
+	__u32 translating; /* indices that have a NAT */
 	struct vnet_ring *ring; /* of this process; NULL: the kernel has one */
 };
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Records from another host: each is judged here as the kernel would judge its first frame. */
-#include "classify.h"
-#include "spoof.h"
+#include "nat.h"
 
 int vnet_import_judge(struct vnet_datapath *datapath, __u32 local_id,
 		      const struct vnet_conn_record *record, __u64 now, struct vnet_conn_key *key,
@@ -9,16 +8,21 @@ int vnet_import_judge(struct vnet_datapath *datapath, __u32 local_id,
 {
 	struct vnet_port *port = &datapath->ports[local_id];
 	struct vnet_ctx ctx = {.datapath = datapath, .now = now};
+	const __u8 *own;
 
 	vnet_record_decode(record, &datapath->settings, key, conn, now);
 	if (conn->expires_ns <= now) {
 		import->refused_expired++;
 		return 0;
 	}
-	if (!vnet_owns(&ctx, port, key->local)) {
+	/* A translation admits nothing: its connection's own record is judged. */
+	own = key->way == VNET_NAT_INGRESS ? vnet_nat_address(conn, 0) : key->local;
+	if (!vnet_owns(&ctx, port, own)) {
 		import->refused_address++;
 		return 0;
 	}
+	if (key->way)
+		return 1;
 	if (vnet_conn_admit(&ctx, port->policy >> 32, key, conn, 0)) {
 		import->refused_policy++;
 		return 0;
@@ -39,6 +43,8 @@ int vnet_import_merge(const struct vnet_port *port, const struct vnet_conn *have
 	if (!(have->flags & VNET_CONN_IMPORTED) ||
 	    vnet_state_progress(have->state) > vnet_state_progress(conn->state))
 		return 0;
+	if (conn->state == VNET_STATE_NAT)
+		return 1;
 	for (int i = 0; i < 2; i++) {
 		if (conn->packets[i] < have->packets[i])
 			conn->packets[i] = have->packets[i];

@@ -3,9 +3,8 @@
 
 #include <stdlib.h>
 
-/* Two connections are all that a frame touches, and one fragment; one more would be a miss. */
-#define CONNS 2
-#define ROOM (CONNS + 1)
+/* What a frame may add to what it finds: a connection, and its translation's two entries. */
+#define ROOM (VNET_TRACE_CONNS + 3)
 
 /* Shares the live tables; owns what a frame changes. */
 static int make_scratch(struct vnet_datapath *scratch, const struct vnet_datapath *live)
@@ -51,7 +50,7 @@ struct fetched_conn {
 /* What has been fetched so far. */
 struct fetched {
 	int conns, tried_fragment, has_fragment;
-	struct fetched_conn conn[CONNS];
+	struct fetched_conn conn[VNET_TRACE_CONNS];
 	struct vnet_fragment_key fragment_key;
 	struct vnet_fragment fragment;
 };
@@ -68,10 +67,11 @@ static const struct fetched_conn *find(const struct fetched *have, const struct 
 static int fetch_conn(const struct vnet_trace_source *source, const struct vnet_conn_key *key,
 		      struct fetched *have)
 {
-	struct fetched_conn *conn = &have->conn[have->conns];
+	struct fetched_conn *conn;
 
-	if (have->conns == CONNS || find(have, key))
+	if (have->conns == VNET_TRACE_CONNS || find(have, key))
 		return 0;
+	conn = &have->conn[have->conns];
 	have->conns++;
 	conn->key = *key;
 	conn->has = !source->conn(source->arg, &conn->key, &conn->conn);
@@ -90,8 +90,10 @@ static int fetch(const struct vnet_trace_source *source, const struct vnet_trace
 		if (have->has_fragment)
 			return 1;
 	}
-	return asked->conns && (fetch_conn(source, &asked->first, have) ||
-				fetch_conn(source, &asked->conn, have));
+	for (__u32 i = 0; i < asked->conns; i++)
+		if (fetch_conn(source, &asked->conn[i], have))
+			return 1;
+	return 0;
 }
 
 static int run(struct vnet_ctx *ctx, __u32 local_id, enum vnet_hook hook,
@@ -140,12 +142,12 @@ int vnet_trace_frame(const struct vnet_datapath *live, __u32 local_id, enum vnet
 		while (!failed && fetch(source, &traced->asked, &have));
 	}
 	if (!failed) {
-		before = traced->asked.conns ? find(&have, &traced->asked.conn) : NULL;
+		before = traced->asked.last.family ? find(&have, &traced->asked.last) : NULL;
 		traced->had = before && before->has;
 		if (traced->had)
 			traced->before = before->conn;
-		conn = traced->asked.conns
-			       ? vnet_table_get(&scratch.conns[local_id], &traced->asked.conn)
+		conn = traced->asked.last.family
+			       ? vnet_table_get(&scratch.conns[local_id], &traced->asked.last)
 			       : NULL;
 		traced->has = conn != NULL;
 		if (conn)

@@ -26,6 +26,16 @@ static __u64 take(struct bytes *bytes, int count)
 	return number;
 }
 
+/* Of either end and family, to a few ports or to any. */
+static void make_nat(struct vnet_op *op)
+{
+	__u32 first = op->arg >> 8;
+
+	op->field = 1 + op->field % 4;
+	op->value = first ? first | (first + (op->arg & 3)) << 16 : 0;
+	op->arg = op->arg & 4 ? 6 : 4;
+}
+
 static void add_rule(struct vnet_handlers *handlers, struct bytes bytes)
 {
 	struct vnet_handler_rule rule = {
@@ -36,11 +46,13 @@ static void add_rule(struct vnet_handlers *handlers, struct bytes bytes)
 	rule.match.mask.word[word] = take(&bytes, 1) << (word * 8 & 56);
 	rule.match.value.word[word] = take(&bytes, 1) << (word * 8 & 56);
 	for (int i = 0; i < 3; i++) {
-		rule.actions.op[i].code = take(&bytes, 1) % (VNET_OP_COPY + 1);
+		rule.actions.op[i].code = take(&bytes, 1) % (VNET_OP_NAT + 1);
 		rule.actions.op[i].field = take(&bytes, 1) % (VNET_SET_MARK + 1);
 		rule.actions.op[i].arg = take(&bytes, 2);
 		rule.actions.op[i].value = rule.actions.op[i].arg & 3;
 		rule.actions.op[i].wide = take(&bytes, 4) * 0x100000001ULL;
+		if (rule.actions.op[i].code == VNET_OP_NAT)
+			make_nat(&rule.actions.op[i]);
 	}
 	if (vnet_actions_check(&rule.actions, table, &op))
 		CHECK(!vnet_handlers_insert(handlers, table, &rule, &entry));

@@ -16,13 +16,13 @@ PORT_A, PORT_B = n.port_name(FLAT, A), n.port_name(FLAT, B)
 
 
 class Tables:
-    def __init__(self, bpffs: str, *, rate: int = 1000) -> None:
+    def __init__(self, bpffs: str, *, rate: int = 1000, quota: int = 64) -> None:
         self.pin_dir = os.path.join(bpffs, "vnet")
         self.rate = rate
         self.open()
         self.a, self.b, self.far = Tap("tap-a"), Tap("tap-b"), Tap("far")
         for mac, tap in ((A, self.a), (B, self.b)):
-            n.set_port(self.driver, FLAT, mac)
+            n.set_port(self.driver, FLAT, mac, quota=quota)
             self.driver.attach(n.port_name(FLAT, mac), tap.ifindex)
         self.driver.attach_uplink(self.far.ifindex, network=FLAT)
 

@@ -143,6 +143,26 @@ def sets(draw, match):
 
 
 @st.composite
+def translations(draw, match):
+    """None, one or both ends; with ports where the match has some."""
+    version = {"ipv4": 4, "ipv6": 6}.get(match.get("eth_type"))
+    found = []
+    for kind in ("snat", "dnat"):
+        if version is None or draw(st.booleans()):
+            continue
+        hosts = st.ip_addresses(v=version).filter(
+            lambda item: not item.is_multicast and not item.is_unspecified
+        )
+        to = address = str(draw(hosts))
+        if match.get("ip_proto") in ("tcp", "udp") and draw(st.booleans()):
+            first = draw(st.integers(1, 0xFFFF))
+            last = draw(st.integers(first, 0xFFFF)) if kind == "snat" else first
+            to = {"address": address, "port": first if first == last else f"{first}-{last}"}
+        found.append({kind: to})
+    return found
+
+
+@st.composite
 def rules(draw, table=3):
     """A rule that is right, for a table before the last one."""
     match = draw(matches())
@@ -163,9 +183,15 @@ def rules(draw, table=3):
         st.integers(table + 1, 15).map(lambda number: {"goto": number}),
         st.integers(0, 65535).map(lambda length: {"controller": {"max_len": length}}),
     )
+    end = draw(last)
+    tracked = end == "normal" or "goto" in end
     return {
         "priority": draw(st.integers(0, 65535)),
         "match": match,
-        "actions": [*draw(st.lists(before, max_size=3)), draw(last)],
+        "actions": [
+            *draw(st.lists(before, max_size=2)),
+            *(draw(translations(match)) if tracked else []),
+            end,
+        ],
         "cookie": draw(st.integers(0, 0xFFFFFFFF)),
     }

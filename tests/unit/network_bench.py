@@ -38,6 +38,7 @@ def set_port(
     *,
     role: Role = Role.ACTIVE,
     addresses: tuple[str, ...] | None = None,
+    quota: int = 64,
 ) -> None:
     """`mac` of the network, with the addresses that it has in every network."""
     driver.set_port(
@@ -49,7 +50,7 @@ def set_port(
         bridged=False,
         role=role,
         generation=1,
-        quota=64,
+        quota=quota,
     )
     driver.set_policy(port_name(network, mac), ALLOW_ALL)
 

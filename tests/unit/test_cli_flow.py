@@ -42,6 +42,7 @@ def test_a_flow_is_what_the_cache_holds(agent):
         "remote": b.PEER4,
         "remote_port": 4000,
         "state": "established",
+        "translated": None,
         "verdict": "allow",
         "generation": flow["generation"],
         "fresh": True,

@@ -55,6 +55,19 @@ def test_json_is_read_too():
     assert document.table_from_json(json.loads(text), 3) == table
 
 
+def test_reads_translations():
+    text = rule(
+        "eth_type: ipv4, ip_proto: tcp",
+        "[{dnat: 10.0.0.9}, {snat: {address: 203.0.113.7, port: 1024-2047}}, normal]",
+    )
+    (read,) = document.parse_table(text, 0, name="x").rules
+    assert read.actions == (
+        Action(kind=Kind.DNAT, value="10.0.0.9"),
+        Action(kind=Kind.SNAT, value="203.0.113.7", number=1024 | 2047 << 16),
+        Action(kind=Kind.NORMAL),
+    )
+
+
 def rule(match="", actions="[drop]", more=""):
     return f"rules:\n- match: {{{match}}}\n  actions: {actions}\n{more}"
 
@@ -133,7 +146,44 @@ def rule(match="", actions="[drop]", more=""):
         (rule(actions="[{meter: 0}, drop]"), 3, "1 to 4294967295"),
         (rule(actions="[{meter: {burst_kbits: 1}}, drop]"), 3, "meter needs kbps"),
         (rule(actions="[{meter: 1}, {meter: 2}, drop]"), 3, "a rule has one meter"),
-        (rule(actions="[{track: {}}, drop]"), 3, "NAT are not there yet"),
+        (rule(actions="[{track: {}}, drop]"), 3, "`normal` tracks"),
+        (rule(actions="[{snat: 10.0.0.1}, normal]"), 3, "needs a match on eth_type ipv4"),
+        (rule("eth_type: ipv6", "[{snat: 10.0.0.1}, normal]"), 3, "a match on eth_type ipv4"),
+        (rule("eth_type: ipv4", "[{snat: 10.0.0.1}, drop]"), 3, "must be normal or goto"),
+        (rule("eth_type: ipv4", "[{dnat: 10.0.0.1}, controller]"), 3, "must be normal or goto"),
+        (rule("eth_type: ipv4", "[{snat: 224.0.0.1}, normal]"), 3, "no host's address"),
+        (rule("eth_type: ipv4", "[{snat: 0.0.0.0}, normal]"), 3, "no host's address"),
+        (rule("eth_type: ipv4", "[{snat: ten}, normal]"), 3, "no IP address"),
+        (rule("eth_type: ipv4", "[{snat: {port: 1}}, normal]"), 3, "snat needs an address"),
+        (rule("eth_type: ipv4", "[{dnat: {to: 1}}, normal]"), 3, "unknown key 'to' in dnat"),
+        (
+            rule("eth_type: ipv4", "[{dnat: {address: 10.0.0.1, port: 1}}, normal]"),
+            3,
+            "a match on ip_proto tcp or udp",
+        ),
+        (
+            rule(
+                "ip_proto: tcp, eth_type: ipv4", "[{dnat: {address: 10.0.0.1, port: 1-2}}, normal]"
+            ),
+            3,
+            "dnat takes one port",
+        ),
+        *(
+            (
+                rule(
+                    "ip_proto: tcp, eth_type: ipv4",
+                    f"[{{snat: {{address: 10.0.0.1, port: {port}}}}}, normal]",
+                ),
+                3,
+                "nor ports such as",
+            )
+            for port in ("0", "65536", "2-1", "1-", "-", "x", "{}", "true", "1-2-3")
+        ),
+        (
+            rule("eth_type: ipv4", "[{snat: 10.0.0.1}, {snat: 10.0.0.1}, normal]"),
+            3,
+            "a rule has one snat",
+        ),
         (rule(actions="[{push_vlan: 4096}, normal]"), 3, "from 0 to 4095"),
         (rule(actions="[{push_vlan: {pcp: 3}}, normal]"), 3, "needs a vid"),
         (rule(actions="[{set: {}}, normal]"), 3, "set needs a field"),

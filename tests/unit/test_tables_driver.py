@@ -116,6 +116,10 @@ OP = len(layout.pack("op"))
         ([{"code": 4, "arg": 16}], 3, "action 0"),
         ([{"code": 6, "field": 13}], 0, "action 0"),
         ([{"code": 7, "value": 0}], 0, "action 0"),
+        ([{"code": 13, "field": 0}], 0, "action 0"),  # NAT
+        ([{"code": 13, "field": 5}], 0, "action 0"),
+        ([{"code": 13, "field": 1, "value": 2 | 1 << 16}], 0, "action 0"),
+        ([{"code": 13, "field": 1, "value": 1 << 16}], 0, "action 0"),
         ([{"code": 2}], 16, "no such table"),
     ],
 )

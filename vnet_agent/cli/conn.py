@@ -18,6 +18,7 @@ _COLUMNS = (
     "remote",
     "remote_port",
     "state",
+    "translated",
     "origin",
     "assured",
     "remaining_ms",

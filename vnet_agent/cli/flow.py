@@ -15,6 +15,7 @@ _COLUMNS = (
     "remote",
     "remote_port",
     "state",
+    "translated",
     "verdict",
     "generation",
     "fresh",

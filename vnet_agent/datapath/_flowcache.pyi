@@ -31,6 +31,7 @@ PORT_OPEN: int
 PORT_METERED: int
 PORT_CAPTURED: int
 PORT_TABLES: int
+PORT_NAT: int
 PORT_SHORT: int
 PORT_PAIRS: int
 PORT_PEER: int
@@ -148,6 +149,9 @@ class Datapath:
 
     def handlers_left(self) -> bool:
         """Whether there are tables to adopt."""
+
+    def handlers_translate(self) -> bool:
+        """Whether any rule has a NAT."""
 
     def handlers_used(self) -> bool:
         """Whether any table has a rule, or a miss that does not continue."""

@@ -55,12 +55,23 @@ class PortCounters(msgspec.Struct, frozen=True, kw_only=True):
     drops: dict[str, int]
 
 
-class Connection(msgspec.Struct, frozen=True, kw_only=True):
+class Translated(msgspec.Struct, frozen=True, kw_only=True):
+    """What the frames of one direction (`way`: `egress` or `ingress`) become."""
+
+    way: str
+    local: str
+    local_port: int
+    remote: str
+    remote_port: int
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One connection record, decoded for people; `local` is the VM's side.
 
     `state` is a name of `csrc/core/conn.h` (`established`, `syn-sent`, ...). For ICMP
     `local_port` is the identifier and `remote_port` 0. `remaining_ms` is the time to expiry if no
     further frame comes: it travels instead of a clock. Packets and bytes count per direction.
+    State `nat`: it is no connection, but what one is `translated` to.
     """
 
     protocol: str
@@ -77,6 +88,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     egress_bytes: int
     ingress_packets: int
     ingress_bytes: int
+    translated: Translated | None = None
 
 
 class Flow(Connection, frozen=True, kw_only=True):

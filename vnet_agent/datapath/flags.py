@@ -5,7 +5,7 @@ from vnet_agent.datapath import layout
 
 #: The short ways that an interface may have; one at most.
 SHORT = c.PORT_SHORT | c.PORT_PEER
-KEPT = c.PORT_CAPTURED | c.PORT_METERED | c.PORT_TABLES | SHORT
+KEPT = c.PORT_CAPTURED | c.PORT_METERED | c.PORT_TABLES | c.PORT_NAT | SHORT
 
 
 def set_flag(handle: c.Datapath, local_id: int, flag: int, *, wanted: bool) -> None:

@@ -82,8 +82,7 @@ class HandlerTables:
         _check_sizes([rule])
         self.open()
         entry = self._c.handlers_insert(table, rule.match, rule.actions, rule.cookie)
-        if not self.flag:
-            self._show()
+        self._show()
         return entry
 
     def delete(self, table: int, entry: int) -> None:
@@ -92,14 +91,16 @@ class HandlerTables:
         self._show()
 
     def _show(self) -> None:
-        """While there is any table, every port's frames go through them."""
-        flag = c.PORT_TABLES * self._c.handlers_used()
+        """While there is any table, every port's frames go through them, and while any rule
+        translates, behind them through what it began."""
+        flag = c.PORT_TABLES * self._c.handlers_used() | c.PORT_NAT * self._c.handlers_translate()
         if flag == self.flag:
             return
         self.flag = flag
         for data in self._c.ports():
             local_id = layout.number("port", "local_id", data)
-            set_flag(self._c, local_id, c.PORT_TABLES, wanted=bool(self.flag))
+            for each in (c.PORT_TABLES, c.PORT_NAT):
+                set_flag(self._c, local_id, each, wanted=bool(flag & each))
 
     def read_packet_ins(self, names: Mapping[int, str]) -> list[PacketIn]:
         """`names` are ports by local id; frames of others are forgotten."""

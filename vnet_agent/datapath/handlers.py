@@ -20,8 +20,13 @@ _CODES = {
     Kind.POP_VLAN: 10,
     Kind.METER: 8,
     Kind.COPY: 12,
+    Kind.SNAT: 13,
+    Kind.DNAT: 13,
 }
 _KINDS = {code: kind for kind, code in _CODES.items()}
+#: enum vnet_nat_field
+_NAT_FIELDS = {Kind.SNAT: 1, Kind.DNAT: 2}
+_NAT_KINDS = {field: kind for kind, field in _NAT_FIELDS.items()}
 #: enum vnet_set_field
 _SET_FIELDS = {
     "eth_src": 1,
@@ -108,6 +113,15 @@ def _compile_action(action: Action, ids: dict[str, int], cookie: int) -> bytes:
             return layout.pack("op", code=code, arg=action.number, value=cookie)
         case Kind.SET:
             return _compile_set(code, action)
+        case Kind.SNAT | Kind.DNAT:
+            family = 6 if ":" in str(action.value) else 4
+            return _pack_address(
+                code,
+                _NAT_FIELDS[action.kind],
+                str(action.value),
+                arg=family,
+                value=action.number,
+            )
         case _:
             return layout.pack("op", code=code, arg=action.number)
 
@@ -115,16 +129,21 @@ def _compile_action(action: Action, ids: dict[str, int], cookie: int) -> bytes:
 def _compile_set(code: int, action: Action) -> bytes:
     name, value = action.field or "", action.value
     if name in ("ip_src", "ip_dst"):
-        data, field = layout.pack_address(str(value)), _SET_FIELDS[name]
-        low = int.from_bytes(data[8:], "little")
-        if ":" not in str(value):
-            return layout.pack("op", code=code, field=field, wide=low >> 32)
-        high = int.from_bytes(data[:8], "little")
-        return layout.pack("op", code=code, field=field + _HIGH, wide=high) + layout.pack(
-            "op", code=code, field=field, wide=low
-        )
+        return _pack_address(code, _SET_FIELDS[name], str(value))
     wide = layout.pack_mac(str(value)) if name.startswith("eth_") else words.parse_number(value)
     return layout.pack("op", code=code, field=_SET_FIELDS[_short(name)], wide=wide or 0)
+
+
+def _pack_address(code: int, field: int, address: str, **rest: int) -> bytes:
+    """One op, or of IPv6 two, of which the first has the first eight octets."""
+    data = layout.pack_address(address)
+    low = int.from_bytes(data[8:], "little")
+    if ":" not in address:
+        return layout.pack("op", code=code, field=field, wide=low >> 32, **rest)
+    high = int.from_bytes(data[:8], "little")
+    return layout.pack("op", code=code, field=field + _HIGH, wide=high) + layout.pack(
+        "op", code=code, field=field, wide=low, **rest
+    )
 
 
 def _short(name: str) -> str:
@@ -142,8 +161,18 @@ def _decompile_actions(data: bytes, match: Match, ports: dict[int, str]) -> list
         if op["code"] not in _KINDS:
             raise ValueError(f"there is no action {op['code']}")
         kind = _KINDS[op["code"]]
-        if kind is Kind.SET and op["field"] - _HIGH in (3, 4):
+        first = (3, 4) if kind is Kind.SET else (1, 2) if kind in _NAT_FIELDS else ()
+        if op["field"] - _HIGH in first:
             high = op["wide"].to_bytes(8, "little")
+        elif kind in _NAT_FIELDS:
+            actions.append(
+                Action(
+                    kind=_NAT_KINDS[op["field"]],
+                    number=op["value"],
+                    value=_spell_address(high, op["wide"]),
+                )
+            )
+            high = b""
         elif kind is Kind.SET:
             actions.append(_decompile_set(op, match, high))
             high = b""
@@ -157,6 +186,11 @@ def _decompile_actions(data: bytes, match: Match, ports: dict[int, str]) -> list
     return actions
 
 
+def _spell_address(high: bytes, low: int) -> str:
+    # Not unpack_address: a mapped IPv4 address is one of IPv6 here.
+    return words.spell_address(high + low.to_bytes(8 if high else 4, "little"))
+
+
 _OP_FIELDS = ("code", "field", "arg", "value", "wide")
 
 
@@ -166,8 +200,7 @@ def _decompile_set(op: dict[str, int], match: Match, high: bytes) -> Action:
     name, wide = _SET_NAMES[op["field"]], op["wide"]
     value: str | int = wide
     if name in ("ip_src", "ip_dst"):
-        # Not unpack_address: a mapped IPv4 address is one of IPv6 here.
-        value = words.spell_address(high + wide.to_bytes(8 if high else 4, "little"))
+        value = _spell_address(high, wide)
     elif name.startswith("eth_"):
         value = layout.unpack_mac(wide)
     elif name in ("metadata", "conn_mark"):

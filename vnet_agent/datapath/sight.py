@@ -10,6 +10,7 @@ from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath import layout
 from vnet_agent.datapath.base import Exit, Flow, FlowFilter, FlowPage, Run
 from vnet_agent.datapath.handling import MISSES, TableStep
+from vnet_agent.datapath.records import decode_translated
 from vnet_agent.exceptions import FilterError
 from vnet_agent.model.port import Role
 from vnet_agent.model.protocols import NAMES, PROTOCOLS, WITH_PORTS
@@ -19,9 +20,9 @@ _FLAGS = ("fin", "syn", "rst", "psh", "ack", "urg")
 _FRAGMENTS = ("", "first", "later")
 _FLOW_SIZE = c.LAYOUT["flow"][""][1]
 
-#: local remote local_port remote_port proto; expires generation state flags packets(in, out)
+#: local remote local_port remote_port proto way; expires generation state flags packets(in, out)
 #: bytes(in, out)
-_KEY = struct.Struct("=16s16sHHB")
+_KEY = struct.Struct("=16s16sHHBxH")
 _CONN = struct.Struct("=QIBB2x2Q2Q")
 _CONN_AT = c.LAYOUT["flow"]["conn"][0]
 
@@ -129,11 +130,14 @@ def decode_flow(
 ) -> Flow:
     """From a struct conn_key and a struct conn; `generation` is the port's, `lives` the seconds
     that each state lasts."""
-    local, remote, local_port, remote_port, proto = _KEY.unpack_from(key)
+    local, remote, local_port, remote_port, proto, way = _KEY.unpack_from(key)
     expires, made, state, flags, packets_in, packets_out, bytes_in, bytes_out = _CONN.unpack_from(
         conn
     )
     remaining = max(expires - now, 0)
+    mark, translated = layout.number("conn", "mark", conn), None
+    if way:
+        translated = decode_translated(way, mark, layout.raw("conn", "window", conn))
     return Flow(
         port=port,
         protocol=NAMES.get(proto, str(proto)),
@@ -145,14 +149,15 @@ def decode_flow(
         origin="egress" if flags & c.CONN_EGRESS else "ingress",
         assured=bool(flags & c.CONN_ASSURED),
         remaining_ms=-(-remaining // 1_000_000),
-        mark=layout.number("conn", "mark", conn),
+        mark=0 if translated else mark,
         egress_packets=packets_out,
         egress_bytes=bytes_out,
         ingress_packets=packets_in,
         ingress_bytes=bytes_in,
+        translated=translated,
         verdict="allow",
-        generation=made,
-        fresh=made == generation,
+        generation=generation if translated else made,
+        fresh=translated is not None or made == generation,
         idle_ms=max(lives[state] * 1000 - remaining // 1_000_000, 0),
     )
 

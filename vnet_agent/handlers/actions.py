@@ -15,10 +15,10 @@ SETTABLE = (
     *("eth_src", "eth_dst", "ip_src", "ip_dst", "ip_dscp", "ip_ttl"),
     *("tcp_src", "tcp_dst", "udp_src", "udp_dst", "metadata", "conn_mark"),
 )
-#: Actions of the picture that need what is not there yet, and why not.
-_LATER = {
+#: What others call an action, and what to write here.
+_ELSEWHERE = {
     "group": "a group of ports is written as a list, {output: [PORT, PORT]}",
-    "track": "tracking and NAT are not there yet; `normal` tracks",
+    "track": "`normal` tracks, {set: {conn_mark: N}} marks, snat and dnat translate",
 }
 #: kbit/s, or kbit.
 _MOST_RATE = (1 << 32) - 1
@@ -38,22 +38,30 @@ def read_actions(node: Node | None, rule: Node, match: Match, table: int) -> tup
                 f"nothing can follow {actions[-1].kind}, which ends the frame's way"
             )
         actions.extend(_read_action(item, match, table))
-        if sum(action.kind is Kind.METER for action in actions) > 1:
-            raise item.refused("a rule has one meter")
+        for kind in (Kind.METER, Kind.SNAT, Kind.DNAT):
+            if sum(action.kind is kind for action in actions) > 1:
+                raise item.refused(f"a rule has one {kind}")
         if sum(count_ops(action) for action in actions) > MAX_OPS:
             raise item.refused(
-                f"a rule has room for {MAX_OPS} actions (an IPv6 address that is set counts for "
-                "two); go on in another table"
+                f"a rule has room for {MAX_OPS} actions (an IPv6 address counts for two); go on "
+                "in another table"
             )
     if not actions or actions[-1].kind not in ENDS:
         ends = ", ".join(kind for kind in Kind if kind in ENDS)
         raise node.refused(f"the last action must say where the frame goes: {ends}")
+    if actions[-1].kind not in (Kind.NORMAL, Kind.GOTO):
+        for action in actions:
+            if action.kind in (Kind.SNAT, Kind.DNAT):
+                raise node.refused(
+                    f"{action.kind} is done where connections are tracked: the last action must "
+                    "be normal or goto"
+                )
     return tuple(actions)
 
 
 def count_ops(action: Action) -> int:
     """Places in struct vnet_actions."""
-    is_address = action.field in ("ip_src", "ip_dst")
+    is_address = action.field in ("ip_src", "ip_dst") or action.kind in (Kind.SNAT, Kind.DNAT)
     return 2 if is_address and ":" in str(action.value) else 1
 
 
@@ -82,6 +90,8 @@ def _read_action(node: Node, match: Match, table: int) -> list[Action]:
             return [Action(kind=kind, number=_read_tag(value))]
         case Kind.SET:
             return _read_set(value, match)
+        case Kind.SNAT | Kind.DNAT:
+            return [_read_nat(kind, value, match)]
         case _:
             raise value.refused(f"{kind} takes no value")
 
@@ -98,6 +108,48 @@ def _read_meter(node: Node) -> Action:
         kbps, burst = words.read_number(fields["kbps"], 1, _MOST_RATE), fields.get("burst_kbits")
     held = max(kbps // 10, 12) if burst is None else words.read_number(burst, 1, _MOST_RATE)
     return Action(kind=Kind.METER, number=kbps, value=held)
+
+
+def _read_nat(kind: Kind, node: Node, match: Match) -> Action:
+    """`203.0.113.7`, or `{address: 203.0.113.7, port: 1024-2047}`; of `dnat` it is one port."""
+    fields = {"address": node}
+    if isinstance(node.value, dict):
+        fields = mapping(node, frozenset({"address", "port"}), kind)
+    if "address" not in fields:
+        raise node.refused(f"{kind} needs an address")
+    address = _read_ip(str(kind), fields["address"], match)
+    if ipaddress.ip_address(address).is_multicast or ipaddress.ip_address(address).is_unspecified:
+        raise fields["address"].refused(f"{address} is no host's address")
+    port = fields.get("port")
+    if port is None:
+        return Action(kind=kind, value=address)
+    if match.ip_proto not in ("tcp", "udp"):
+        raise port.refused(f"{kind} to a port needs a match on ip_proto tcp or udp")
+    first, last = _read_ports(port)
+    if kind is Kind.DNAT and first != last:
+        raise port.refused("dnat takes one port")
+    return Action(kind=kind, value=address, number=first | last << 16)
+
+
+def _read_ports(node: Node) -> tuple[int, int]:
+    """`80`, or `1024-2047`."""
+    text = str(node.value) if isinstance(node.value, str | int) else ""
+    low, dash, high = text.partition("-")
+    first = words.parse_number(low)
+    last = words.parse_number(high) if dash else first
+    if first is None or last is None or not 0 < first <= last <= 0xFFFF:
+        raise node.refused(
+            f"{words.show(node)} is no port such as 80, nor ports such as 1024-2047"
+        )
+    return first, last
+
+
+def _read_ip(what: str, node: Node, match: Match) -> str:
+    address = words.read_address(node)
+    family = f"ipv{ipaddress.ip_address(address).version}"
+    if match.eth_type != family:
+        raise node.refused(f"{what} to {address} needs a match on eth_type {family}")
+    return address
 
 
 def _read_group(node: Node) -> list[Action]:
@@ -118,8 +170,8 @@ def _read_kind(node: Node) -> tuple[Kind, Node | None]:
         if len(name) != 1:
             raise node.refused("an action is one name, or one name and its value")
         ((name, value),) = name.items()
-    if isinstance(name, str) and name in _LATER:
-        raise node.refused(f"{name}: {_LATER[name]}")
+    if isinstance(name, str) and name in _ELSEWHERE:
+        raise node.refused(f"{name}: {_ELSEWHERE[name]}")
     if not isinstance(name, str) or name not in Kind.__members__.values():
         said = repr(name)[:60] if isinstance(name, str) else words.show(node)
         raise node.refused(f"{said} is no action; known are {', '.join(Kind)}")
@@ -166,13 +218,7 @@ def _read_value(name: str, node: Node, match: Match) -> Value:
                 raise node.refused("a MAC address is set as a whole, without a mask")
             return mac
         case "ip_src" | "ip_dst":
-            address = words.read_address(node)
-            family = f"ipv{ipaddress.ip_address(address).version}"
-            if match.eth_type != family:
-                raise node.refused(
-                    f"setting {name} to {address} needs a match on eth_type {family}"
-                )
-            return address
+            return _read_ip(f"setting {name}", node, match)
         case "ip_dscp" | "ip_ttl":
             if not is_ip(match):
                 raise node.refused(f"setting {name} needs a match on eth_type ipv4 or ipv6")

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from vnet_agent import exceptions
+from vnet_agent.datapath.records import without_translations
 from vnet_agent.migration import messages, wire
 from vnet_agent.migration.runner import Context, Runner
 from vnet_agent.migration.session import Action, News, SourceSession
@@ -188,6 +189,8 @@ class SourceRunner(Runner):
             export = partial(driver.export, port.uuid, since=since)
             chunks = await self.context.in_thread(export)
             while (chunk := await self._next(chunks)) is not None:
+                if self.reply.version < wire.TRANSLATIONS:
+                    chunk = without_translations(chunk)
                 if chunk:
                     await write(encoder.records(index, chunk))
 

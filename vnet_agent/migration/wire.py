@@ -23,7 +23,9 @@ from vnet_agent import exceptions
 
 MAGIC = b"\x89VNETCX\n"
 #: Versions that this agent speaks, the best first.
-VERSIONS = (1,)
+VERSIONS = (2, 1)
+#: From this one on there are records of translations.
+TRANSLATIONS = 2
 CONTENT_TYPE = "application/vnd.vnet.connections"
 
 HEADER = struct.Struct("<8sHH")

@@ -95,6 +95,8 @@ class Kind(enum.StrEnum):
     METER = "meter"
     PUSH_VLAN = "push_vlan"
     POP_VLAN = "pop_vlan"
+    SNAT = "snat"
+    DNAT = "dnat"
 
 
 ENDS = frozenset({Kind.NORMAL, Kind.DROP, Kind.OUTPUT, Kind.GOTO, Kind.CONTROLLER})
@@ -104,7 +106,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     """`port` is a UUID (output, copy, mirror) or UPLINK (output). `number` is the table of `goto`,
     the bytes of `controller`, the kbit/s of `meter` (`value`: the kbit of its burst), or the tag
     of `push_vlan` (priority << 13 | id). `field` is set to `value`: one of the names of Match, or
-    `ip_ttl`."""
+    `ip_ttl`. Of `snat` and `dnat`, `value` is the address and `number` the first port | the last
+    << 16, 0 for none."""
 
     kind: Kind
     port: str | None = None
@@ -159,6 +162,12 @@ def show_action(action: Action) -> Any:
             return {"controller": {"max_len": action.number}}
         case Kind.SET:
             return {"set": {action.field: action.value}}
+        case Kind.SNAT | Kind.DNAT if action.number:
+            first, last = action.number & 0xFFFF, action.number >> 16
+            port = first if first == last else f"{first}-{last}"
+            return {action.kind.value: {"address": action.value, "port": port}}
+        case Kind.SNAT | Kind.DNAT:
+            return {action.kind.value: action.value}
         case Kind.PUSH_VLAN:
             return {"push_vlan": {"vid": action.number & 0xFFF, "pcp": action.number >> 13}}
         case _:
