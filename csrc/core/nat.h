@@ -268,6 +268,9 @@ VNET_INLINE int vnet_nat_key_of(struct vnet_ctx *ctx, const struct vnet_port *po
 				struct vnet_nat *nat, struct vnet_packet *p, __u8 direction,
 				struct vnet_conn_key *key)
 {
+	/* Copies of such a frame run through here themselves, before it does the second step. */
+	if (vnet_is_group(p))
+		return 0;
 	if (vnet_is_icmp_error(p)) {
 		if (p->fragment || !vnet_quoted_key(ctx, p, direction, key) ||
 		    !vnet_same(p->destination, direction == VNET_INGRESS ? key->local : key->remote))
@@ -280,8 +283,6 @@ VNET_INLINE int vnet_nat_key_of(struct vnet_ctx *ctx, const struct vnet_port *po
 	if (!vnet_makes_connection(p) ||
 	    (p->fragment == VNET_LATER && !vnet_fragment_recall(ctx, port, p)))
 		return 0;
-	if (p->fragment == VNET_FIRST)
-		vnet_fragment_remember(ctx, port, p);
 	vnet_conn_key_of(key, p, direction);
 	return 1;
 }
@@ -328,6 +329,8 @@ VNET_OUTLINE int vnet_nat_begin(struct vnet_ctx *ctx, __u32 local_id, __u32 dire
 		vnet_nat_tracked(&key, nat);
 		nat->is_taken = vnet_nat_is_taken(ctx, local_id, &key);
 	}
+	if (p.fragment == VNET_FIRST)
+		vnet_fragment_remember(ctx, port, &p);
 	vnet_nat_aim(ctx, nat);
 	return 1;
 }

@@ -368,6 +368,12 @@ def test_groups_and_discovery_are_nobodys_to_translate():
     _, _, outs = world.native.run(c.FROM_PORT, TAP, group)
     assert outs == [(UPLINK, group)]
     assert world.entries() == []
+    # Nor is an error to everybody, about what is translated.
+    world.sent(udp(VM4, PEER4, 4000, 53))
+    about = error(VM4, PEER4, quote(sealed_ip(udp(PEER4, VM4, 53, 4000))))
+    group = seal(f.ether(VM, "ff:ff:ff:ff:ff:ff", f.IPV4, about))
+    _, _, outs = world.native.run(c.FROM_PORT, TAP, group)
+    assert outs == [(UPLINK, group)]
 
 
 # -- to another host
