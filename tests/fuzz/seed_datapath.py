@@ -7,6 +7,7 @@ from pathlib import Path
 
 import frames as f
 from datapath_bench import PEER, PEER4, PEER6, VM, VM4, VM6, Bench
+from test_tables_driver import load
 
 CORPUS = Path(__file__).resolve().parent / "corpus"
 OUT, IN, UPLINK = 0, 1, 2
@@ -107,16 +108,19 @@ FRAMES = {
 }
 
 
-#: enum vnet_op_code; a SET is its field + SET.
+#: enum vnet_op_code; a SET is its field + SET, a NAT its field - 1 + NAT.
 NORMAL, OUTPUT, GOTO, CONTROLLER, MIRROR, PUSH, POP = 1, 3, 4, 5, 7, 9, 10
-SET = 100
+SET, NAT = 100, 200
+IPV4_ARGUMENT = 4
 
 
 def rule(table: int, *ops: tuple[int, int, int]) -> bytes:
     """A rule of csrc/tests/fuzz_handlers.c that matches everything: (what, argument, value)."""
     packed = bytes([table, 0, 0, 0, 0])
     for what, argument, value in ops:
-        code, field = (6, what - SET) if what >= SET else (what, 0)
+        code, field = what, 0
+        if what >= SET:
+            code, field = (13, what - NAT) if what >= NAT else (6, what - SET)
         packed += bytes([code, field]) + argument.to_bytes(2, "big") + value.to_bytes(4, "big")
     return packed.ljust(32, b"\0")
 
@@ -129,6 +133,11 @@ SETS = [
     rule(4, (SET + 9, 0, 10), (SET + 10, 0, 1), (GOTO, 5, 0)),
     rule(5, (SET + 11, 0, 5), (SET + 12, 0, 5), (OUTPUT, 0, 0)),
 ]
+NATS = [
+    rule(0, (NAT, IPV4_ARGUMENT, 0x0700000B), (NAT + 1, IPV4_ARGUMENT, 0x0200000A), (GOTO, 1, 0)),
+    rule(1, (NAT + 2, 0, 0x20), (NAT, 0, 0x07), (GOTO, 2, 0)),
+    rule(2, (NAT + 3, 0, 0x20), (NAT + 1, 0, 0x09), (NORMAL, 0, 0)),
+]
 TAGS = [
     rule(0, (PUSH, 100, 0), (MIRROR, 2, 0), (GOTO, 1, 0)),
     rule(1, (POP, 0, 0), (CONTROLLER, 60, 0)),
@@ -136,11 +145,11 @@ TAGS = [
 
 
 def handlers() -> dict[str, bytes]:
-    both = [f"{name}-{kind}" for name in FRAMES for kind in ("sets", "tags")]
+    kinds = {"sets": SETS, "tags": TAGS, "nats": NATS}
     return {
-        name: bytes([len(rules)]) + b"".join(rules) + FRAMES[name.rpartition("-")[0]]
-        for name in both
-        for rules in [SETS if name.endswith("sets") else TAGS]
+        f"{name}-{kind}": bytes([len(rules)]) + b"".join(rules) + frames
+        for name, frames in FRAMES.items()
+        for kind, rules in kinds.items()
     }
 
 
@@ -153,10 +162,18 @@ def records() -> bytes:
     return bench.records()
 
 
+def translations() -> bytes:
+    bench = Bench()
+    match = {"eth_type": "ipv4", "direction": "egress"}
+    load(bench.driver, 0, {"match": match, "actions": [{"snat": "203.0.113.7"}, "normal"]})
+    bench.out(f.ipv4(VM4, PEER4, f.UDP, f.udp(1, 53)))
+    return bench.records()
+
+
 def main() -> None:
     for target, seeds in (
         ("fuzz_frames", FRAMES),
-        ("fuzz_records", {"some": records()}),
+        ("fuzz_records", {"some": records(), "nat": translations()}),
         ("fuzz_handlers", handlers()),
     ):
         directory = CORPUS / target
