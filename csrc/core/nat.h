@@ -149,31 +149,22 @@ VNET_OUTLINE int vnet_nat_quote(struct vnet_ctx *ctx, __u32 is_source, __u64 hig
 	return 0;
 }
 
-/* What comes before policy: the destination, and the source of what an error quotes. */
-VNET_INLINE void vnet_nat_aim(struct vnet_ctx *ctx, struct vnet_nat *nat)
+/*
+ * One end's new address and port: of the frame, and of what an error quotes, which went the other way.
+ * A router's error keeps the router's address.
+ */
+VNET_INLINE void vnet_nat_rewrite(struct vnet_ctx *ctx, struct vnet_nat *nat, int is_source)
 {
-	int egress = nat->key.way == VNET_NAT_EGRESS;
-	const __u8 *address = egress ? nat->peer.remote : nat->peer.local;
-	__u16 port = egress ? nat->peer.remote_port : nat->peer.local_port;
+	int remote = (nat->key.way == VNET_NAT_EGRESS) != is_source;
+	const __u8 *address = remote ? nat->peer.remote : nat->peer.local;
+	__u16 port = remote ? nat->peer.remote_port : nat->peer.local_port;
 	const __u64 *words = (const __u64 *)address;
 
 	if (nat->quoted)
-		vnet_nat_quote(ctx, 1, words[0], words[1], port);
-	vnet_nat_set(ctx, nat, VNET_SET_DESTINATION, address, port);
-}
-
-/* What comes behind it. A router's error keeps the router's address. */
-VNET_INLINE void vnet_nat_sign(struct vnet_ctx *ctx, struct vnet_nat *nat)
-{
-	int egress = nat->key.way == VNET_NAT_EGRESS;
-	const __u8 *address = egress ? nat->peer.local : nat->peer.remote;
-	__u16 port = egress ? nat->peer.local_port : nat->peer.remote_port;
-	const __u64 *words = (const __u64 *)address;
-
-	if (nat->quoted)
-		vnet_nat_quote(ctx, 0, words[0], words[1], port);
-	if (!nat->quoted || nat->is_sender)
-		vnet_nat_set(ctx, nat, VNET_SET_SOURCE, address, port);
+		vnet_nat_quote(ctx, !is_source, words[0], words[1], port);
+	if (!is_source || !nat->quoted || nat->is_sender)
+		vnet_nat_set(ctx, nat, is_source ? VNET_SET_SOURCE : VNET_SET_DESTINATION, address,
+			     port);
 }
 
 /* -- before policy */
@@ -331,7 +322,7 @@ VNET_OUTLINE int vnet_nat_begin(struct vnet_ctx *ctx, __u32 local_id, __u32 dire
 	}
 	if (p.fragment == VNET_FIRST)
 		vnet_fragment_remember(ctx, port, &p);
-	vnet_nat_aim(ctx, nat);
+	vnet_nat_rewrite(ctx, nat, 0);
 	return 1;
 }
 
@@ -535,7 +526,7 @@ VNET_OUTLINE __u32 vnet_nat_end(struct vnet_ctx *ctx, __u32 local_id)
 			reason = vnet_nat_add(ctx, local_id, nat, &nat->peer, &nat->key);
 	}
 	if (!reason)
-		vnet_nat_sign(ctx, nat);
+		vnet_nat_rewrite(ctx, nat, 1);
 	return reason;
 }
 
