@@ -248,10 +248,12 @@ VNET_INLINE int vnet_nat_is_taken(struct vnet_ctx *ctx, __u32 local_id,
 	       conn->state != VNET_STATE_CLOSE;
 }
 
-/* In about a second, for entries that were seen to in the same. */
+/* Of about a second, in ns: once in it entries are seen to. Never 0, as of one from another host. */
+#define VNET_NAT_TICK_SHIFT 30
+
 VNET_INLINE __u32 vnet_nat_tick(__u64 now)
 {
-	return (__u32)(now >> VNET_CREATED_SHIFT) | 1U << 31;
+	return (__u32)(now >> VNET_NAT_TICK_SHIFT) | 1U << 31;
 }
 
 /* The connection of the frame, in the name that it has it by; 0: it has none that is translated. */
