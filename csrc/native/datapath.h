@@ -88,7 +88,7 @@ struct vnet_trace {
 	__u32 rule[VNET_TRACE_RULES];
 	__u32 conns, fragments; /* what it looked for: how many, and how often */
 	struct vnet_conn_key conn[VNET_TRACE_CONNS];
-	struct vnet_conn_key last; /* of them that is no translation; `conns` 0: none */
+	struct vnet_conn_key last; /* of them that is no translation; family 0: none */
 	struct vnet_fragment_key fragment;
 	__u32 steps; /* through the operator's tables */
 	struct vnet_trace_step step[VNET_TRACE_STEPS];

@@ -39,7 +39,8 @@ static inline int vnet_flow_matches(const struct vnet_flow_match *match,
 				    const struct vnet_conn_key *key, const struct vnet_conn *conn,
 				    __u32 generation, __u64 now)
 {
-	int stale = conn->generation != generation;
+	/* A translation is no verdict, and says of none that it is old. */
+	int stale = !key->way && conn->generation != generation;
 
 	if (conn->expires_ns <= now || (match->proto && match->proto != key->proto) ||
 	    (match->state && match->state != conn->state) ||

@@ -21,6 +21,7 @@ from test_tables_driver import compiled, load
 from twin_sums import seal
 
 from vnet_agent.datapath import _flowcache as c
+from vnet_agent.datapath.base import FlowFilter, Translated
 from vnet_agent.datapath.records import NAT, without_translations
 from vnet_agent.exceptions import RecordError
 from vnet_agent.model.handler import Miss
@@ -449,6 +450,20 @@ def test_a_trace_shows_the_connection_and_changes_nothing():
     run = world.driver.trace(PORT, outwards(tcp(VM4, PEER4, 4001, 80, f.SYN)), egress=True)
     assert (run.verdict, run.then) == ("forward", "begins as syn-sent")
     assert world.records() == before
+
+
+def test_the_flow_cache_shows_translations():
+    world = World(rule("egress", UDP, snat=OUTER))
+    world.sent(udp(VM4, PEER4, 4000, 53))
+    page = world.driver.flows(PORT, match=FlowFilter(state="nat", fresh=True), limit=10)
+    egress, ingress = sorted(page.flows, key=lambda item: item.translated.way)
+    assert (egress.local, egress.remote, egress.mark, egress.fresh) == (VM4, PEER4, 0, True)
+    assert egress.translated == Translated(
+        way="egress", local=OUTER, local_port=4000, remote=PEER4, remote_port=53
+    )
+    assert (ingress.local, ingress.translated.local) == (OUTER, VM4)
+    stale = world.driver.flows(PORT, match=FlowFilter(state="nat", fresh=False), limit=10)
+    assert stale.flows == []
 
 
 def test_rules_that_translate_are_what_was_given():

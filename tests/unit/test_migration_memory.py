@@ -22,6 +22,8 @@ from migration_hosts import (
 
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.datapath.memory import MemoryDriver
+from vnet_agent.datapath.records import NAT
+from vnet_agent.migration import wire
 from vnet_agent.model.migration import Phase
 from vnet_agent.model.policy import ALLOW_ALL, Direction, Established, Policy, Rule
 from vnet_agent.model.port import Port, Role
@@ -51,6 +53,16 @@ def established(remote_port: int) -> bytes:
         1_000,
     )
     return head.ljust(c.RECORD_SIZE, b"\0")
+
+
+def translation() -> bytes:
+    """What the frames of one of them to the VM are translated to."""
+    record = bytearray(established(1))
+    record[0:2] = NAT.to_bytes(2, "little")
+    record[40] = c.STATES.index("nat")
+    record[43] = 2  # enum vnet_nat_way
+    record[96:] = record[8:40]  # to the same names: it is there that counts here
+    return bytes(record)
 
 
 class CoreInventory(FakeInventory):
@@ -128,6 +140,23 @@ async def test_ten_thousand_connections(a: Host, tmp_path: Path) -> None:
         assert b.report.connections_moved == 10_001
         assert b.report.connections_refused == {}
         assert a.inventory.of_instance(INSTANCE) == []
+    finally:
+        await b.kill()
+
+
+@pytest.mark.parametrize(("versions", "moved"), [((2, 1), 1), ((1,), 0)])
+async def test_translations_move_to_who_knows_them(
+    a: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, versions: tuple[int, ...], moved: int
+) -> None:
+    monkeypatch.setattr(wire, "VERSIONS", versions)
+    assert a.driver.import_records(PORT, translation()).moved == 1
+    b = await arrive(a, tmp_path, CLOSED_BUT_KEPT)
+    try:
+        await migrate(a, b)
+        found = list(b.driver.connections(PORT))  # type: ignore[attr-defined]
+        assert [each.state for each in found].count("nat") == moved
+        assert len(found) == 10_000 + moved
+        assert b.report.connections_refused == {}
     finally:
         await b.kill()
 
