@@ -257,6 +257,35 @@ MIGRATION: list[cfg.Opt] = [
         60.0,
         "Seconds in which the source must answer before the migration goes on without state.",
     ),
+    cfg.BoolOpt(
+        "hand_over_frames",
+        default=True,
+        help="Take the frames that the VM's taps still have for it when it pauses, and those that "
+        "come late, to the host that it moves to. Needs CAP_SYS_PTRACE.",
+    ),
+    cfg.IntOpt(
+        "queue_frames",
+        default=10000,
+        min=1000,
+        max=1000000,
+        help="Frames that a tap may hold while its VM moves: txqueuelen is raised to it on both "
+        "hosts, and set back afterwards. What comes beyond is lost, and counted.",
+    ),
+    cfg.IntOpt(
+        "buffer_mib",
+        default=64,
+        min=1,
+        max=4096,
+        help="MiB of a VM's frames that the source holds at most; then they wait in the tap.",
+    ),
+    _seconds(
+        "relay_time",
+        5.0,
+        0.1,
+        120.0,
+        "Seconds for which the source takes late frames after the VM if nothing shows that they "
+        "find their own way.",
+    ),
     _seconds(
         "idle_timeout",
         30.0,

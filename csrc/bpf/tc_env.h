@@ -86,6 +86,21 @@ VNET_INLINE int vnet_rewrite(struct __sk_buff *skb, const __u8 *frame, __u32 len
 		     : (int)bpf_skb_store_bytes(skb, 0, frame, length, BPF_F_RECOMPUTE_CSUM);
 }
 
+/* Sent by the agent, in the place of one that was held or came from the VM's last host. */
+VNET_INLINE int vnet_is_replayed(struct __sk_buff *skb)
+{
+	return skb->mark == VNET_REPLAY_MARK && !skb->ingress_ifindex;
+}
+
+/* Not from a port of this host. */
+VNET_INLINE int vnet_is_from_outside(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ingress_ifindex;
+	const struct vnet_iface *iface = bpf_map_lookup_elem(&vnet_ifaces, &ifindex);
+
+	return ifindex && (!iface || iface->kind != VNET_IFACE_PORT);
+}
+
 VNET_INLINE __u32 vnet_gso_size(struct __sk_buff *skb)
 {
 	return skb->gso_size;

@@ -35,6 +35,17 @@ VNET_INLINE int vnet_tagged(struct xdp_md *xdp)
 #define VNET_FITS_ALL 576
 
 /* Whether the interface takes a frame as long as this one: the kernel drops what it does not. */
+/* No program of XDP holds frames: a held port takes the long way. */
+VNET_INLINE int vnet_is_replayed(struct xdp_md *xdp)
+{
+	return 0;
+}
+
+VNET_INLINE int vnet_is_from_outside(struct xdp_md *xdp)
+{
+	return 0;
+}
+
 VNET_INLINE int vnet_fits(struct xdp_md *xdp, __u32 ifindex)
 {
 	__u32 mtu = 0;

@@ -43,6 +43,9 @@ enum vnet_port_flags {
 	VNET_PORT_PAIRS = 1024,   /* it has allowed address pairs: see spoof.h */
 	VNET_PORT_PEER = 2048,    /* its interface's other end is in another namespace: see act.h */
 	VNET_PORT_NAT = 4096,     /* a rule of the operator's tables translates: see nat.h */
+	VNET_PORT_HELD = 8192,    /* frames for its VM wait for earlier ones: see hold.h */
+	VNET_PORT_DRAINING = 16384, /* until all that wait have gone on */
+	VNET_PORT_RELAYED = 32768,  /* moved, and the agent takes late frames after it: see hold.h */
 };
 
 /*
@@ -63,7 +66,12 @@ struct vnet_port {
 	__u8 port[16];      /* UUIDs */
 	__u8 instance[16];
 	__u64 openings_ns;  /* see opening.h */
-	__u8 reserved[32];
+	/* See hold.h. */
+	__u64 hold_until_ns;
+	__u64 held;         /* frames that went to `hold_ifindex` */
+	__u64 sent_on;      /* how many of those have left it */
+	__u32 hold_ifindex;
+	__u32 seen_outside; /* a held frame came from outside, or the port's MAC spoke there */
 };
 _Static_assert(sizeof(struct vnet_port) == 128, "vnet_port");
 _Static_assert(offsetof(struct vnet_port, role) == 32, "vnet_port.role");
@@ -333,6 +341,9 @@ VNET_INLINE __u64 vnet_mac(const __u8 *octets)
 	return (__u64)octets[0] | (__u64)octets[1] << 8 | (__u64)octets[2] << 16 |
 	       (__u64)octets[3] << 24 | (__u64)octets[4] << 32 | (__u64)octets[5] << 40;
 }
+
+/* Of the packets of an agent's socket: see vnet_is_replayed(). */
+#define VNET_REPLAY_MARK 0x564e5250U
 
 #define VNET_MAC_GROUP 1ULL
 

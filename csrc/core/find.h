@@ -8,6 +8,7 @@
 
 #include "abi.h"
 #include "env.h"
+#include "hold.h"
 
 /* Interfaces have one half of the hints, MACs the other. */
 #define VNET_HINTS_HALF (VNET_HINTS / 2)
@@ -78,7 +79,12 @@ VNET_INLINE struct vnet_port *vnet_find_target(struct vnet_ctx *ctx, __u32 netwo
 
 	if (!port || port->mac != mac || port->network != network || !port->local_id)
 		port = vnet_port(ctx, vnet_look_up_mac(ctx, network, mac));
-	return port && port->local_id != except && vnet_reachable(port) ? port : NULL;
+	if (!port || port->local_id == except)
+		return NULL;
+	if (vnet_reachable(port))
+		return port;
+	/* From outside: whoever is here knows the way to where the VM is now. */
+	return !except && vnet_is_relayed(port) ? port : NULL;
 }
 
 #endif

@@ -91,8 +91,9 @@ VNET_INLINE __u32 vnet_forward(struct vnet_ctx *ctx, const struct vnet_port *por
 	if (p->target_mac & VNET_MAC_GROUP)
 		return vnet_forward_group(ctx, port, p, verdict);
 	vnet_aim(verdict, vnet_find_target(ctx, port->network, p->target_mac, port->local_id));
-	/* Its headers were not read: the receiver's own program judges the frame. */
-	if (port->flags & VNET_PORT_OPEN)
+	/* Its headers were not read, or it waits: the receiver's own program judges the frame. */
+	if (port->flags & VNET_PORT_OPEN ||
+	    (verdict->target && verdict->target->flags & VNET_PORT_HELD))
 		verdict->target = NULL;
 	if (verdict->ifindex)
 		return VNET_REDIRECT;
@@ -257,8 +258,14 @@ VNET_INLINE __u32 vnet_to_port(struct vnet_ctx *ctx, struct vnet_verdict *verdic
 		verdict->reason = VNET_REASON_NO_PORT;
 		return VNET_DROP;
 	}
-	if (__builtin_expect(port->flags & VNET_PORT_TABLES, 0))
-		return VNET_TABLED;
+	if (__builtin_expect(port->flags & (VNET_PORT_TABLES | VNET_PORT_HELD), 0)) {
+		if (vnet_hold(ctx, port)) {
+			verdict->ifindex = port->hold_ifindex;
+			return VNET_REDIRECT;
+		}
+		if (port->flags & VNET_PORT_TABLES)
+			return VNET_TABLED;
+	}
 	return vnet_deliver(ctx, port, verdict);
 }
 

@@ -201,12 +201,14 @@ VNET_APART void vnet_learn_mac(struct vnet_ctx *ctx, const struct vnet_port *por
 VNET_APART void vnet_forget_mac(struct vnet_ctx *ctx, __u32 network, __u64 mac)
 {
 	struct vnet_mac_key key = {.mac = mac, .network = network};
-	const struct vnet_port *holder;
+	struct vnet_port *holder;
 	__u32 *id = vnet_find_mac(ctx, &key);
 
 	holder = id ? vnet_port(ctx, *id) : NULL;
 	if (holder && holder->mac != mac)
 		vnet_remove_mac_place(ctx, &key);
+	else if (holder && holder->flags & VNET_PORT_RELAYED)
+		holder->seen_outside = 1;
 }
 
 /*

@@ -8,6 +8,9 @@
 #include "flows.h"
 #include "parse.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 
 static const char *const reason_names[] = {
 #define VNET_TEXT(name, text) text,
@@ -36,7 +39,8 @@ static const struct {
 #define SIZE(type) {#type, "", 0, sizeof(struct vnet_##type)}
 	SIZE(port), FIELD(port, policy), FIELD(port, mac), FIELD(port, owner), FIELD(port, role),
 	FIELD(port, flags), FIELD(port, ifindex), FIELD(port, network), FIELD(port, local_id),
-	FIELD(port, quota), FIELD(port, port), FIELD(port, instance),
+	FIELD(port, quota), FIELD(port, port), FIELD(port, instance), FIELD(port, hold_until_ns),
+	FIELD(port, held), FIELD(port, sent_on), FIELD(port, hold_ifindex), FIELD(port, seen_outside),
 	SIZE(iface), FIELD(iface, kind), FIELD(iface, local_id), FIELD(iface, network),
 	FIELD(iface, flags),
 	SIZE(segment), FIELD(segment, ifindex), FIELD(segment, vlan),
@@ -206,6 +210,10 @@ static int add_constants(PyObject *module)
 		{"PORT_SHORT", VNET_PORT_SHORT},
 		{"PORT_PAIRS", VNET_PORT_PAIRS},
 		{"PORT_PEER", VNET_PORT_PEER},
+		{"PORT_HELD", VNET_PORT_HELD},
+		{"PORT_DRAINING", VNET_PORT_DRAINING},
+		{"PORT_RELAYED", VNET_PORT_RELAYED},
+		{"REPLAY_MARK", VNET_REPLAY_MARK},
 		{"PAIR_WHOLE_BITS", VNET_PAIR_WHOLE_BITS},
 		{"MARKED", VNET_MARKED},
 		{"CAPTURE_SNAP", VNET_CAPTURE_SNAP},
@@ -263,7 +271,20 @@ static PyObject *bpf_object_size(PyObject *module, PyObject *unused)
 	return PyLong_FromSize_t(vnet_kernel_object_size());
 }
 
+/* Another process's open file, as a descriptor of this one: pidfd_getfd(2), which Python lacks. */
+static PyObject *borrow_fd(PyObject *module, PyObject *args)
+{
+	int pidfd, fd, borrowed;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "ii:borrow_fd", &pidfd, &fd))
+		return NULL;
+	borrowed = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+	return borrowed < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(borrowed);
+}
+
 static PyMethodDef module_methods[] = {
+	{"borrow_fd", borrow_fd, METH_VARARGS, NULL},
 	{"bpf_object_size", bpf_object_size, METH_NOARGS, NULL},
 	{NULL, NULL, 0, NULL},
 };

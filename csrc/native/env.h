@@ -80,6 +80,19 @@ static inline int vnet_tagged(struct vnet_ctx *ctx)
 	return 0;
 }
 
+/* Frames are not sent here by an agent, and do not tell where they came in. */
+static inline int vnet_is_replayed(struct vnet_ctx *ctx)
+{
+	(void)ctx;
+	return 0;
+}
+
+static inline int vnet_is_from_outside(struct vnet_ctx *ctx)
+{
+	(void)ctx;
+	return 0;
+}
+
 static inline __u64 vnet_now(struct vnet_ctx *ctx)
 {
 	return ctx->now;

@@ -16,6 +16,7 @@ from vnet_agent.datapath.base import (
     PortEntry,
     Run,
 )
+from vnet_agent.datapath.holding import Holding
 from vnet_agent.exceptions import DatapathError, LibvirtError, StaleGeneration, UnknownPort
 from vnet_agent.inventory.inventory import Inventory
 from vnet_agent.inventory.links import Link, LinkGone
@@ -166,6 +167,9 @@ class FakeDriver(Driver):
         raise NotImplementedError
 
     def capture(self, ports, request, *, size):
+        raise NotImplementedError
+
+    def holding(self, port: str) -> Holding:
         raise NotImplementedError
 
     def flush(self, port: str, *, generation: int) -> int:

@@ -15,6 +15,7 @@ import msgspec
 from vnet_agent import config, exceptions
 from vnet_agent.bus import Bus
 from vnet_agent.datapath.base import ImportResult, PortCounters
+from vnet_agent.datapath.holding import Holding
 from vnet_agent.migration.manager import Migrations
 from vnet_agent.model.event import Event, Type
 from vnet_agent.model.migration import Phase, Report
@@ -53,6 +54,9 @@ class FakeDriver:
         self.chunk = 16
         self.hold: threading.Event | None = None
         self.waiting = False
+
+    def holding(self, port: str) -> Holding:
+        raise exceptions.UnknownPort(port=port)
 
     def change(self, port: str, *keys: int, state: int = 1, admitted: bool = True) -> None:
         self.clock += 1

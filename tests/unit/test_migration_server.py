@@ -62,7 +62,7 @@ async def test_locate(hosts: Hosts, http: aiohttp.ClientSession) -> None:
 @pytest.mark.parametrize(
     ("change", "status"),
     [
-        ({"versions": [3, 99]}, 406),
+        ({"versions": [4, 99]}, 406),
         ({"versions": "1"}, 400),
         ({"session": "../../etc/passwd"}, 400),
         ({"session": ""}, 400),

@@ -265,7 +265,7 @@ def test_frames_are_exchanged_once_and_before_activation() -> None:
         Action.ASK_FINAL,
         Action.TELL_ACTIVE,
     ]
-    assert session.handle(News.FINAL_IMPORTED) == []
+    assert session.handle(News.FINAL_IMPORTED) == [Action.REPLAY]
     assert session.phase is Phase.DRAIN
 
 

@@ -127,7 +127,7 @@ def head(kind: int, length: int, sequence: int = 0) -> bytes:
     ("data", "said"),
     [
         (b"GET / HTTP/1.1\r\n", "no stream"),
-        (wire.HEADER.pack(wire.MAGIC, 3, 0), "version 3"),
+        (wire.HEADER.pack(wire.MAGIC, 4, 0), "version 4"),
         (head(1, 1 << 17), "too long"),
         (head(77, 4), "type 77"),
         (head(2, 4), "not due"),
@@ -172,7 +172,7 @@ def test_chunk_bounds() -> None:
 def test_negotiate() -> None:
     assert wire.negotiate([7, 1]) == 1
     assert wire.negotiate([1, 2]) == 2
-    assert wire.negotiate([3, 4]) is None
+    assert wire.negotiate([4, 5]) is None
 
 
 def test_document_of_one_port() -> None:

@@ -35,6 +35,10 @@ PORT_NAT: int
 PORT_SHORT: int
 PORT_PAIRS: int
 PORT_PEER: int
+PORT_HELD: int
+PORT_DRAINING: int
+PORT_RELAYED: int
+REPLAY_MARK: int
 PAIR_WHOLE_BITS: int
 MARKED: int
 CAPTURE_SNAP: int
@@ -77,6 +81,9 @@ STATES: tuple[str, ...]
 STATE_SECONDS: tuple[int, ...]
 LAYOUT: dict[str, dict[str, tuple[int, int]]]
 """Offset and size by struct and field; the field "" is the whole struct."""
+
+def borrow_fd(pidfd: int, fd: int) -> int:
+    """Another process's open file as a descriptor of this one; OSError."""
 
 def bpf_object_size() -> int:
     """Bytes of the BPF object that is built in."""

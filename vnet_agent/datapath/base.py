@@ -13,6 +13,7 @@ import msgspec
 
 from vnet_agent.datapath.captured import Capture, CaptureRequest
 from vnet_agent.datapath.handling import PacketIn, TableRule, TableState, TableStep
+from vnet_agent.datapath.holding import Holding
 from vnet_agent.exceptions import TablesUnsupported
 from vnet_agent.model.handler import Miss
 from vnet_agent.model.policy import Policy
@@ -334,6 +335,10 @@ class Driver(abc.ABC):
         One capture at a time: CaptureBusy. Raises FilterError for a request that means nothing.
         Frames never wait for the reader; what an agent captured when it died ends with `open`.
         """
+
+    @abc.abstractmethod
+    def holding(self, port: str) -> Holding:
+        """What lets frames for the port's VM wait, or follow it, while it moves."""
 
     @abc.abstractmethod
     def flush(self, port: str, *, generation: int) -> int:

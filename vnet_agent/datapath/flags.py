@@ -5,7 +5,9 @@ from vnet_agent.datapath import layout
 
 #: The short ways that an interface may have; one at most.
 SHORT = c.PORT_SHORT | c.PORT_PEER
-KEPT = c.PORT_CAPTURED | c.PORT_METERED | c.PORT_TABLES | c.PORT_NAT | SHORT
+#: Those of a migration's hand-over; see holding.py.
+HANDOVER = (c.PORT_HELD, c.PORT_DRAINING, c.PORT_RELAYED)
+KEPT = c.PORT_CAPTURED | c.PORT_METERED | c.PORT_TABLES | c.PORT_NAT | SHORT | sum(HANDOVER)
 
 
 def set_flag(handle: c.Datapath, local_id: int, flag: int, *, wanted: bool) -> None:

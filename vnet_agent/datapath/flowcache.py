@@ -28,6 +28,7 @@ from vnet_agent.datapath.captured import Capture, CaptureRequest
 from vnet_agent.datapath.flags import KEPT, SHORT, set_flag
 from vnet_agent.datapath.handler_tables import HandlerTables
 from vnet_agent.datapath.handling import PacketIn, TableRule, TableState
+from vnet_agent.datapath.holding import Holding, end_leftovers
 from vnet_agent.datapath.meters import MeterTable
 from vnet_agent.datapath.pairs import PairTable
 from vnet_agent.datapath.policies import PolicyTable
@@ -86,6 +87,7 @@ class FlowcacheDriver(Driver):
     def _adopt(self, handle: c.Datapath) -> None:
         self._handle = handle
         clear_leftovers(handle)
+        end_leftovers(handle)
         self._policies = PolicyTable(handle)
         self._ids = {
             layout.unpack_uuid(layout.raw("port", "port", data)): layout.number(
@@ -427,6 +429,10 @@ class FlowcacheDriver(Driver):
                 operation=f"send to {port}", detail="the port has no interface on this host"
             )
         return ifindex
+
+    def holding(self, port: str) -> Holding:
+        with self._lock:
+            return Holding(self._c, self._id(port), self._lock)
 
     def flush(self, port: str, *, generation: int) -> int:
         with self._lock:

@@ -13,6 +13,7 @@ from vnet_agent.migration import messages, wire
 from vnet_agent.migration.finder import Finder
 from vnet_agent.migration.peer import ERRORS, Peer, Refused
 from vnet_agent.migration.puller import Puller
+from vnet_agent.migration.relay import Relay
 from vnet_agent.migration.runner import Context, Runner
 from vnet_agent.migration.session import Action, DestinationSession, News
 from vnet_agent.migration.store import OpenSession
@@ -67,6 +68,8 @@ class DestinationRunner(Runner):
         self._armed_here = False
         self._arrived_ns: int | None = None
         self._pull: asyncio.Task[None] | None = None
+        self._relay: Relay | None = None
+        self._relaying: asyncio.Task[None] | None = None
         self._arm_task: asyncio.Task[None] | None = None
         self._announcing: asyncio.Task[None] | None = None
         if saved.guest_started:
@@ -108,6 +111,8 @@ class DestinationRunner(Runner):
             reason = str(error) or "no answer in time"
             self.post(News.NO_STATE, f"no state from the source: {reason}")
         else:
+            if reply.version >= wire.HANDOVER and self.context.conf.migration.hand_over_frames:
+                self._relay = Relay(self)
             self.report.source = self.saved.source_host = reply.host
             await self._prepare(max(reply.generation, self._floor) + 1)
             self.post(News.ARMED, f"generation {self.report.generation}, from {reply.host}")
@@ -184,8 +189,14 @@ class DestinationRunner(Runner):
     def _perform_now(self, action: Action) -> bool:
         if action is Action.PULL:
             self._pull = self.spawn(Puller(self).run(), "pull")
+            if self._relay is not None and self.peer is not None:
+                self._relaying = self.spawn(self._relay.run(self.peer), "relay")
             return True
-        return False
+        if self._relay is not None and action is Action.ACTIVATE:
+            self._relay.arrived()
+        if self._relay is not None and action is Action.REPLAY:
+            self._relay.ready()
+        return action in (Action.REPLAY, Action.EXCHANGE_FRAMES)
 
     async def _perform(self, action: Action) -> None:
         inventory, report = self.context.inventory, self.report
@@ -198,6 +209,8 @@ class DestinationRunner(Runner):
         elif action is Action.STOP_PULL:
             await self._stop(self._arm_task)
             await self._stop(self._pull)
+            if not self.session.arrived:
+                await self._stop(self._relaying)
         elif action is Action.RELEASE and report.generation:
             await inventory.release(report.instance, generation=report.generation)
         elif action is Action.CANCEL_SOURCE:
@@ -268,6 +281,7 @@ class DestinationRunner(Runner):
         if not last:
             await self.context.store.save_session(self.saved)
             return
+        await self._stop(self._relaying)
         if self._announcing is not None:
             await asyncio.wait({self._announcing})
         done = self.session.phase is Phase.DONE

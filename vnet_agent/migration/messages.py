@@ -76,6 +76,21 @@ class ActiveReply(msgspec.Struct, frozen=True, kw_only=True):
     downtime_ms: float | None = None
 
 
+class RelayedReply(msgspec.Struct, frozen=True, kw_only=True):
+    """`POST /v1/sessions/{id}/relayed`: the destination needs no more frames.
+
+    `lost` frames found no room at the source. `exact` False: it cannot be told whether frames at
+    the cut were lost, or came twice, and `detail` says why. `delivered_ns` is when the last frame
+    came that the guest had there, `now_ns` the time of this answer, both on the source's clock.
+    """
+
+    lost: int | None
+    exact: bool
+    detail: str
+    delivered_ns: int | None
+    now_ns: int
+
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """RFC 9457."""
 

@@ -89,19 +89,36 @@ class Peer:
             "POST", path, messages.ActiveRequest(), reply=messages.ActiveReply, wait=True
         )
 
+    async def flush(self, session: str, token: int, *, last: bool) -> None:
+        """Let the source put a MARK behind all the frames that it has; see wire.Mark."""
+        query = f"token={token}&last={int(last)}"
+        await self._call("POST", f"/v1/sessions/{session}/flush?{query}")
+
+    async def relayed(self, session: str) -> messages.RelayedReply:
+        path = f"/v1/sessions/{session}/relayed"
+        return await self._call("POST", path, reply=messages.RelayedReply)
+
     async def cancel(self, session: str) -> None:
         await self._call("DELETE", f"/v1/sessions/{session}")
 
     @asynccontextmanager
-    async def stream(self, session: str, attempt: int) -> AsyncIterator[aiohttp.StreamReader]:
-        """The bytes of a stream; TimeoutError when none came for the idle time-out."""
+    async def stream(
+        self, session: str, attempt: int, *, frames_from: int | None = None
+    ) -> AsyncIterator[aiohttp.StreamReader]:
+        """The bytes of a stream; TimeoutError when none came for the idle time-out.
+
+        With `frames_from` that of the VM's frames, from this number on.
+        """
+        what, query = "stream", {"attempt": str(attempt)}
+        if frames_from is not None:
+            what, query = "frames", {**query, "from": str(frames_from)}
         options = self._conf.migration
         timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=options.prepare_timeout, sock_read=options.idle_timeout
         )
         async with self._http.get(
-            f"{self.url}/v1/sessions/{session}/stream",
-            params={"attempt": str(attempt)},
+            f"{self.url}/v1/sessions/{session}/{what}",
+            params=query,
             headers={"Accept": wire.CONTENT_TYPE},
             timeout=timeout,
             **self._secure,

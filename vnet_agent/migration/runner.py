@@ -12,7 +12,7 @@ import msgspec
 from oslo_config import cfg
 
 from vnet_agent.datapath.base import Driver
-from vnet_agent.migration import handover, seams
+from vnet_agent.migration import seams
 from vnet_agent.migration.session import Action, News, Session
 from vnet_agent.migration.store import Store
 from vnet_agent.model.migration import Phase, Report, Step
@@ -160,20 +160,10 @@ class Runner:
     async def _try(self, action: Action) -> None:
         LOG.debug("Migration %s: %s", self.report.id, action.name)
         try:
-            if action is Action.EXCHANGE_FRAMES:
-                await self._exchange_frames()
-            else:
-                await self._perform(action)
+            await self._perform(action)
         except Exception as error:
             LOG.exception("Migration %s: %s failed", self.report.id, action.name)
             self.report.error = self.report.error or f"{action.name.lower()}: {error}"
-
-    async def _exchange_frames(self) -> None:
-        frames = await handover.exchange(self.report.id, self.report.instance)
-        self.report.frames_replayed = frames.replayed
-        self.report.frames_lost = frames.lost
-        self.report.frames_duplicated = frames.duplicated
-        self.report.network_gap_ms = frames.network_gap_ms
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

@@ -53,6 +53,9 @@ class Server:
         app.router.add_get("/v1/locate/{instance}", self._locate)
         app.router.add_post("/v1/sessions", self._open)
         app.router.add_get("/v1/sessions/{id}/stream", self._stream)
+        app.router.add_get("/v1/sessions/{id}/frames", self._frames)
+        app.router.add_post("/v1/sessions/{id}/flush", self._flush)
+        app.router.add_post("/v1/sessions/{id}/relayed", self._relayed)
         app.router.add_post("/v1/sessions/{id}/finalize", self._finalize)
         app.router.add_post("/v1/sessions/{id}/imported", self._imported)
         app.router.add_post("/v1/sessions/{id}/active", self._active)
@@ -123,18 +126,37 @@ class Server:
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         session = self._session(request)
-        attempt = request.query.get("attempt", "0")
-        if not re.fullmatch(r"[0-9]{1,9}", attempt):
-            raise Problem(400, "attempt must be a number")
+        attempt = _number(request, "attempt")
         response = web.StreamResponse(headers={"Content-Type": wire.CONTENT_TYPE})
         await response.prepare(request)
         _bound_silence(request, self.context.conf.migration.idle_timeout)
         try:
-            await session.send(response.write, int(attempt))
+            await session.send(response.write, attempt)
             await response.write_eof()
         except ConnectionError:
             LOG.info("Migration %s: the destination closed the stream", session.report.id)
         return response
+
+    async def _frames(self, request: web.Request) -> web.StreamResponse:
+        session = self._session(request)
+        attempt, number = _number(request, "attempt"), _number(request, "from")
+        response = web.StreamResponse(headers={"Content-Type": wire.CONTENT_TYPE})
+        await response.prepare(request)
+        _bound_silence(request, self.context.conf.migration.idle_timeout)
+        try:
+            await session.send_frames(response.write, attempt, number)
+            await response.write_eof()
+        except ConnectionError:
+            LOG.info("Migration %s: the destination closed the frames", session.report.id)
+        return response
+
+    async def _flush(self, request: web.Request) -> web.StreamResponse:
+        session = self._session(request)
+        await session.flush(_number(request, "token"), last=bool(_number(request, "last")))
+        return web.Response(status=204)
+
+    async def _relayed(self, request: web.Request) -> web.StreamResponse:
+        return _json(await self._session(request).relayed())
 
     async def _finalize(self, request: web.Request) -> web.StreamResponse:
         self._session(request).post(News.FINAL_WANTED)
@@ -183,6 +205,13 @@ class Server:
             raise Problem(404, "no such session; this agent may have restarted")
         _check_name(request, session.report.destination)
         return session
+
+
+def _number(request: web.Request, name: str) -> int:
+    value = request.query.get(name, "0")
+    if not re.fullmatch(r"[0-9]{1,12}", value):
+        raise Problem(400, f"{name} must be a number")
+    return int(value)
 
 
 def _check_name(request: web.Request, destination: str) -> None:

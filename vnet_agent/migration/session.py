@@ -66,7 +66,7 @@ class Action(enum.Enum):
     """What the session's owner must do, in the order given."""
 
     EXCHANGE_FRAMES = enum.auto()
-    """The place of the exact frame hand-over (see handover.py)."""
+    """The guest has paused: frames for it go after it from now on (see handover/)."""
 
     # on the source
     SEND_FINAL = enum.auto()
@@ -83,6 +83,8 @@ class Action(enum.Enum):
     TELL_ACTIVE = enum.auto()
     CANCEL_SOURCE = enum.auto()
     STOP_PULL = enum.auto()
+    REPLAY = enum.auto()
+    """The state is here, or will not come: frames that were held may reach the tap."""
 
     # on both
     RELEASE = enum.auto()
@@ -134,7 +136,8 @@ class Session:
         self.phase = phase
         self.passed.append((phase, detail))
 
-    def _note(self, detail: str) -> None:
+    def note(self, detail: str) -> None:
+        """For the report's steps."""
         self.passed.append((self.phase, detail))
 
 
@@ -161,7 +164,7 @@ class SourceSession(Session):
             case News.FINAL_SENT:
                 self.final_sent = True
                 self.streaming = False
-                self._note("final delta sent")
+                self.note("final delta sent")
                 return self._drain() if self.gone else []
             case News.PEER_ACTIVE if self.phase is not Phase.DRAIN:
                 final = self._final()
@@ -237,7 +240,7 @@ class DestinationSession(Session):
         match news:
             case News.ARMED:
                 self.armed = True
-                self._note(f"armed: {detail}")
+                self.note(f"armed: {detail}")
                 if self.arrived:
                     return [Action.PULL, Action.ASK_FINAL, Action.TELL_ACTIVE]
                 return [Action.PULL]
@@ -245,17 +248,18 @@ class DestinationSession(Session):
                 return self._enter(Phase.PRECOPY) if self.phase is Phase.PREPARE else []
             case News.GUEST_STARTED:
                 self.started = True
-                self._note("guest is awaited")
+                self.note("guest is awaited")
             case News.FINAL_IMPORTED:
                 self.started = True
                 self.final = True
                 self.streaming = False
-                return [*self._enter(Phase.HANDOVER, "final delta imported"), *self._drain()]
+                entered = self._enter(Phase.HANDOVER, "final delta imported")
+                return [*entered, Action.REPLAY, *self._drain()]
             case News.NO_STATE if not self.final and not self.lost:
                 self.lost = True
                 self.error = detail
-                self._note(detail)
-                return self._drain()
+                self.note(detail)
+                return [Action.REPLAY, *self._drain()]
             case News.GUEST_ARRIVED if not self.arrived:
                 return self._arrive(detail)
             case News.GUEST_DIED:
@@ -291,7 +295,7 @@ class DestinationSession(Session):
         if not self.arrived:
             return self._give_up(f"guest stopped on the destination: {detail}")
         self.failed = True
-        self._note(f"guest stopped: {detail}")
+        self.note(f"guest stopped: {detail}")
         return self._give_up("guest resumed on the source") if self.kept else []
 
     def _source_kept(self, detail: str) -> list[Action]:
@@ -299,7 +303,7 @@ class DestinationSession(Session):
         if self.arrived and not self.failed:
             self.kept = True
             self.error = detail
-            self._note(detail)
+            self.note(detail)
             return []
         return self._give_up(detail)
 
@@ -315,7 +319,7 @@ class DestinationSession(Session):
         if self.phase is Phase.ACTIVE:
             self.lost = True
             self.error = self.error or "the rest of the state did not come in time"
-            return [Action.STOP_PULL, *self._drain()]
+            return [Action.STOP_PULL, Action.REPLAY, *self._drain()]
         if self.started:
             return []
         return self._give_up("the guest was never started here")

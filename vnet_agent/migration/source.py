@@ -1,14 +1,17 @@
-"""The host that the guest leaves: streams the connections of its ports and lets go of them."""
+"""The host that the guest leaves: streams the state of its ports, and lets go of them."""
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 
 from vnet_agent import exceptions
 from vnet_agent.datapath.records import without_translations
+from vnet_agent.handover.outbox import Frame, Marker
+from vnet_agent.handover.source import Departing, SourceHandover
 from vnet_agent.migration import messages, wire
 from vnet_agent.migration.runner import Context, Runner
 from vnet_agent.migration.session import Action, News, SourceSession
@@ -18,6 +21,8 @@ LOG = logging.getLogger(__name__)
 
 Write = Callable[[bytes], Awaitable[None]]
 
+#: Seconds beyond `relay_time` in which the destination says that it needs no more frames.
+_PATIENCE = 5.0
 #: How long libvirt's statistics may come after the guest has gone, in seconds.
 _STATISTICS = 0.25
 
@@ -57,6 +62,11 @@ class SourceRunner(Runner):
             version=version,
             transfer=request.transfer and context.conf.migration.transfer_state,
         )
+        self.handover: SourceHandover | None = None
+        if version >= wire.HANDOVER and context.conf.migration.hand_over_frames:
+            self.handover = self._make_handover()
+        self._relayed = asyncio.Event()
+        self._frames_stream: object | None = None
         self._wake = asyncio.Event()
         self._stream: object | None = None
         self._suspended_ns: int | None = None
@@ -114,9 +124,50 @@ class SourceRunner(Runner):
             return messages.Outcome.PENDING
         return messages.Outcome.KEPT if self.session.kept else messages.Outcome.ENDED
 
+    async def flush(self, token: int, *, last: bool) -> None:
+        """Put a MARK behind the frames that have come."""
+        if self.handover is not None:
+            await self.handover.flush(token, self._mark_moved, last=last)
+
+    async def relayed(self) -> messages.RelayedReply:
+        """The destination needs no more frames: let go of the taps."""
+        detail, lost, exact, delivered = "no frames were handed over", None, False, None
+        if self.handover is not None:
+            await self.handover.opened()
+            self.handover.close()
+            summary = self.handover.summary
+            lost, exact, detail = summary.lost, summary.exact, summary.detail
+            delivered = summary.delivered_ns
+            if self.session.phase is Phase.ACTIVE:
+                await self._mark_moved()
+        self._relayed.set()
+        return messages.RelayedReply(
+            lost=lost, exact=exact, detail=detail, delivered_ns=delivered, now_ns=time.time_ns()
+        )
+
     # -- actions
 
+    async def _begin(self) -> None:
+        if self.handover is not None:
+            await self.handover.open(self.context.in_thread)
+            self.spawn(self.handover.watch(self._mark_moved), "hand-over")
+
+    async def _publish(self, *, last: bool) -> None:
+        if last and self.handover is not None:
+            self.handover.close()
+
+    async def close(self) -> None:
+        if self.handover is not None:
+            self.handover.close()
+        await super().close()
+
     def _perform_now(self, action: Action) -> bool:
+        if action is Action.EXCHANGE_FRAMES:
+            if self.handover is not None:
+                self.spawn(self.handover.cut(), "cut")
+            return True
+        if action is Action.KEEP and self.handover is not None:
+            self.handover.stop()
         if action not in (Action.SEND_FINAL, Action.END_STREAM):
             return False
         self._wake.set()
@@ -125,12 +176,33 @@ class SourceRunner(Runner):
     async def _perform(self, action: Action) -> None:
         inventory, report = self.context.inventory, self.report
         if action is Action.MARK_MOVED:
-            await inventory.mark_moved(report.instance, generation=report.generation)
+            # Else the hand-over does, once frames find their way without it.
+            if self.handover is None or not self.handover.active:
+                await self._mark_moved()
+            else:
+                self.handover.gone()
         elif action is Action.KEEP:
             await inventory.activate(report.instance, generation=report.generation)
+            if self.handover is not None:
+                self.handover.give_back()
+                self.handover.close()
         elif action is Action.RELEASE:
+            await self._end_handover()
             await inventory.release(report.instance, generation=report.generation)
             self.post(News.RELEASED)
+
+    async def _mark_moved(self) -> None:
+        report = self.report
+        await self.context.inventory.mark_moved(report.instance, generation=report.generation)
+
+    async def _end_handover(self) -> None:
+        """Frames come late as long as somebody does not know where the VM is."""
+        if self.handover is None or not self.handover.active:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.context.conf.migration.relay_time + _PATIENCE):
+                await self._relayed.wait()
+        self.handover.close()
 
     # -- the stream
 
@@ -151,6 +223,41 @@ class SourceRunner(Runner):
             if self._stream is mine:
                 self._stream = None
                 self.post(News.STREAM_BROKEN)
+
+    async def send_frames(self, write: Write, attempt: int, number: int) -> None:
+        """Write the VM's frames from `number` on; a newer such stream ends this one."""
+        mine = self._frames_stream = object()
+        encoder = wire.Encoder(version=self.reply.version)
+        await write(encoder.hello(self._hello(attempt)))
+        pause = self.context.conf.migration.idle_timeout / 3
+        while self.handover is not None and self._frames_stream is mine:
+            try:
+                async with asyncio.timeout(pause):
+                    items = await self.handover.outbox.take(number, wire.MAX_FRAMES // 4)
+            except TimeoutError:
+                await write(encoder.keepalive())
+                continue
+            except ValueError as error:
+                return await write(encoder.abort(str(error)))
+            if items is None:
+                break
+            await write(_encode(encoder, items, number))
+            number += len(items)
+        return await write(encoder.final())
+
+    def _make_handover(self) -> SourceHandover:
+        taps = {
+            state.port.uuid: state.port.tap
+            for state in self.context.inventory.of_instance(self.report.instance)
+        }
+        options = self.context.conf.migration
+        return SourceHandover(
+            self.report.instance,
+            [Departing(uuid=p.uuid, tap=taps.get(p.uuid, "")) for p in self.reply.ports],
+            self.context.driver,
+            queue=options.queue_frames,
+            room=options.buffer_mib << 20,
+        )
 
     def _hello(self, attempt: int) -> wire.Hello:
         return wire.Hello(
@@ -217,3 +324,21 @@ class SourceRunner(Runner):
         verdict = wire.Verdict.KEPT if self.session.kept else wire.Verdict.ENDED
         reason = self.session.error or "the session is over"
         await write(encoder.abort(reason, verdict=verdict))
+
+
+def _encode(encoder: wire.Encoder, items: Sequence[Frame | Marker], number: int) -> bytes:
+    """Neighbours of one port travel together."""
+    parts: list[bytes] = []
+    for port, group in itertools.groupby(items, lambda i: i.port if isinstance(i, Frame) else -1):
+        found = list(group)
+        frames = [item.data for item in found if isinstance(item, Frame)]
+        if frames:
+            parts.append(encoder.frames(port, number, frames))
+            number += len(frames)
+        for item in found:
+            if isinstance(item, Marker):
+                parts.append(
+                    encoder.mark(wire.Mark(number=number, token=item.token, last=item.last))
+                )
+                number += 1
+    return b"".join(parts)

@@ -23,17 +23,23 @@ from vnet_agent import exceptions
 
 MAGIC = b"\x89VNETCX\n"
 #: Versions that this agent speaks, the best first.
-VERSIONS = (2, 1)
+VERSIONS = (3, 2, 1)
 #: From this one on there are records of translations.
 TRANSLATIONS = 2
+#: From this one on there is a second stream, of frames; see `Frames`.
+HANDOVER = 3
 CONTENT_TYPE = "application/vnd.vnet.connections"
 
 HEADER = struct.Struct("<8sHH")
 FRAME = struct.Struct("<IBI")
 CRC = struct.Struct("<I")
 INDEX = struct.Struct("<H")
+FRAMES_HEAD = struct.Struct("<HQ")
+LENGTH = struct.Struct("<I")
 
 MAX_PORTS = 256
+#: Most bytes of frames, and of what stands before each, in one FRAMES.
+MAX_FRAMES = 1 << 20
 #: Most bytes of records in one frame: a chunk of `Driver.export` with a margin.
 MAX_RECORDS = 1 << 20
 #: Most bytes of records that `decode_stream` takes in memory: four million of 64 bytes.
@@ -47,6 +53,8 @@ class FrameType(enum.IntEnum):
     FINAL = 4
     ABORT = 5
     KEEPALIVE = 6
+    FRAMES = 7
+    MARK = 8
 
 
 _LIMITS = {
@@ -56,6 +64,8 @@ _LIMITS = {
     FrameType.FINAL: 1 << 12,
     FrameType.ABORT: 1 << 12,
     FrameType.KEEPALIVE: 0,
+    FrameType.FRAMES: FRAMES_HEAD.size + MAX_FRAMES,
+    FrameType.MARK: 1 << 10,
 }
 
 
@@ -131,13 +141,37 @@ class Keepalive(msgspec.Struct, frozen=True):
     """Nothing to say, still here."""
 
 
-Frame = Hello | Records | RoundEnd | Final | Abort | Keepalive
+class Frames(msgspec.Struct, frozen=True):
+    """Frames for the VM that came to the sender, of the port at index `port` of HELLO, in order.
 
-_JSON: dict[FrameType, type[Hello] | type[RoundEnd] | type[Final] | type[Abort]] = {
+    A stream of its own carries them, with MARKs in between, behind the HELLO. `number` is the
+    first one's: all that the sender ever sends of a session count, MARKs too, from 0 on.
+    """
+
+    port: int
+    number: int
+    frames: tuple[bytes, ...]
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """What had come to the sender before `token` was asked for was sent before this.
+
+    `last`: the sender takes no more of what its own host has for the VM. 0 was asked by nobody.
+    """
+
+    number: int
+    token: int
+    last: bool
+
+
+Frame = Hello | Records | RoundEnd | Final | Abort | Keepalive | Frames | Mark
+
+_JSON: dict[FrameType, type[Hello] | type[RoundEnd] | type[Final] | type[Abort] | type[Mark]] = {
     FrameType.HELLO: Hello,
     FrameType.ROUND_END: RoundEnd,
     FrameType.FINAL: Final,
     FrameType.ABORT: Abort,
+    FrameType.MARK: Mark,
 }
 _TYPES = {struct_type: frame_type for frame_type, struct_type in _JSON.items()}
 
@@ -183,6 +217,19 @@ class Encoder:
 
     def keepalive(self) -> bytes:
         return self._encode(FrameType.KEEPALIVE, b"")
+
+    def frames(self, port: int, number: int, frames: Sequence[bytes]) -> bytes:
+        """Up to MAX_FRAMES bytes of frames, 4 of them for each; ValueError if there are more."""
+        parts = [FRAMES_HEAD.pack(port, number)]
+        for frame in frames:
+            parts += (LENGTH.pack(len(frame)), frame)
+        payload = b"".join(parts)
+        if len(payload) > FRAMES_HEAD.size + MAX_FRAMES:
+            raise ValueError(f"{len(payload)} bytes of frames; {MAX_FRAMES} can be sent")
+        return self._encode(FrameType.FRAMES, payload)
+
+    def mark(self, mark: Mark) -> bytes:
+        return self._encode(FrameType.MARK, msgspec.json.encode(mark))
 
     def _encode(self, kind: FrameType, payload: bytes) -> bytes:
         body = FRAME.pack(len(payload), kind, self._sequence) + payload
@@ -291,6 +338,8 @@ class Decoder:
             return Keepalive()
         if kind is FrameType.RECORDS:
             return self._decode_records(payload)
+        if kind is FrameType.FRAMES:
+            return self._decode_frames(payload)
         try:
             frame = msgspec.json.decode(payload, type=_JSON[kind])
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -298,18 +347,39 @@ class Decoder:
         self._check(frame)
         return frame
 
-    def _decode_records(self, payload: bytes) -> Records:
+    def _decode_frames(self, payload: bytes) -> Frames:
+        if len(payload) < FRAMES_HEAD.size:
+            raise self._fail("a FRAMES frame without its head")
+        port, number = FRAMES_HEAD.unpack_from(payload)
+        self._check_port(port)
+        frames: list[bytes] = []
+        place = FRAMES_HEAD.size
+        while place < len(payload):
+            begin = place + LENGTH.size
+            length = LENGTH.unpack_from(payload, place)[0] if begin <= len(payload) else -1
+            if not 0 <= length <= len(payload) - begin:
+                raise self._fail(f"frame {len(frames)} of a FRAMES frame is longer than that")
+            frames.append(payload[begin : begin + length])
+            place = begin + length
+        return Frames(port, number, tuple(frames))
+
+    def _check_port(self, port: int) -> None:
         assert self.hello is not None
+        if port >= len(self.hello.ports):
+            raise self._fail(f"port index {port} of {len(self.hello.ports)} ports")
+
+    def _decode_records(self, payload: bytes) -> Records:
         if len(payload) <= INDEX.size:
             raise self._fail("a RECORDS frame without records")
         (port,) = INDEX.unpack_from(payload)
-        if port >= len(self.hello.ports):
-            raise self._fail(f"port index {port} of {len(self.hello.ports)} ports")
+        self._check_port(port)
         self._chunks += 1
         self._size += len(payload) - INDEX.size
         return Records(port, payload[INDEX.size :])
 
-    def _check(self, frame: Hello | RoundEnd | Final | Abort) -> None:
+    def _check(self, frame: Hello | RoundEnd | Final | Abort | Mark) -> None:
+        if isinstance(frame, Mark):
+            return
         if isinstance(frame, Hello):
             if not len(frame.ports) <= MAX_PORTS:
                 raise self._fail(f"{len(frame.ports)} ports; {MAX_PORTS} are allowed")
@@ -334,7 +404,7 @@ class Decoder:
 
 def encode_stream(chunks: Iterable[bytes], hello: Hello) -> Iterator[bytes]:
     """A whole stream of one port's records (chunks of `Driver.export`), piece by piece."""
-    encoder = Encoder()
+    encoder = Encoder(version=TRANSLATIONS)
     yield encoder.hello(hello)
     for chunk in chunks:
         if chunk:

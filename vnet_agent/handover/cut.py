@@ -1,0 +1,96 @@
+"""Where one host's frames end and the other's begin.
+
+When QEMU has paused its guest it takes one more frame out of the tap's queue, the next that is
+there, and no further one: it finds that the guest cannot have it, keeps it, and stops to wait for
+the queue (net/tap.c, tap_send; net/net.c, qemu_can_receive_packet). On that host it would only be
+seen by the guest if the migration failed. So the cut is found by waiting until QEMU has taken it:
+
+- frames wait, and QEMU's main loop sleeps: it does not wait for them. Of the frames that went
+  into the tap, the one before the first that waits is the one that it keeps.
+- no frame waits: then one is put there that is for nobody. If QEMU takes it, it keeps that, and
+  all before were the guest's. If it does not, it keeps the last one before.
+
+What it keeps is found in the mirror of the tap. With several queues it cannot be told which one
+that is: the cut is not exact then, and says so.
+"""
+
+import asyncio
+import time
+
+import msgspec
+
+from vnet_agent.handover.frame import PLAIN, ethernet
+from vnet_agent.handover.mirror import RETIRE, Mirror
+from vnet_agent.handover.queue import TapQueue
+from vnet_agent.handover.sender import TapSender
+
+#: Seconds that the search takes at most, and between two looks.
+_PATIENCE = 0.1
+_LOOK = 0.001
+#: Seconds until the mirror shows what it has.
+_SHOWN = 3 * RETIRE / 1000
+#: How many frames behind the cut must be found in the mirror in a row.
+_ALIKE = 16
+#: To a locally administered address that no guest has (IEEE 802-2014, 8.4), with the EtherType
+#: of local experiments: QEMU's filter drops it even if it comes to that.
+_PROBE = PLAIN + bytes.fromhex("02564e455400 02564e455401 88b5") + b"vnet-agent".ljust(46, b"\0")
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True):
+    """`frames` begin behind what the guest has seen; `kept` says whether the first of them is the
+    one that QEMU keeps. `delivered_ns`: when the last one before them came, in ns since 1970."""
+
+    frames: list[bytes]
+    kept: bool = False
+    exact: bool = True
+    detail: str = ""
+    delivered_ns: int | None = None
+
+
+async def find_cut(queues: list[TapQueue], mirror: Mirror, probe: TapSender) -> Cut:
+    """The guest has paused. Raises OSError when the tap is gone."""
+    probed = await _settle(queues, probe)
+    waiting = [frame for queue in queues for frame in queue.read(1 << 20)]
+    waiting_now = [frame for frame in waiting if frame != _PROBE]
+    taken = probed and _PROBE not in waiting
+    if len(queues) != 1:
+        return Cut(frames=waiting_now, exact=False, detail=f"{len(queues)} queues")
+    await asyncio.sleep(_SHOWN)
+    seen = mirror.frames()
+    place = _place(seen, waiting_now)
+    if place is None:
+        return Cut(frames=waiting_now, exact=taken, detail="the mirror has not the frame")
+    kept = [] if taken else [frame for _, frame in seen[:place][-1:]]
+    delivered = place - len(kept)
+    return Cut(
+        frames=[*kept, *waiting_now],
+        kept=bool(kept),
+        delivered_ns=seen[delivered - 1][0] if delivered else None,
+    )
+
+
+async def _settle(queues: list[TapQueue], probe: TapSender) -> bool:
+    """Until QEMU has taken its frame; whether it was given the one that is for nobody."""
+    probed, deadline = False, time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        waiting = all(queue.has_frames() for queue in queues)
+        asleep = all(queue.reader_sleeps() for queue in queues)
+        if asleep and (waiting or probed):
+            break
+        if asleep and len(queues) == 1:
+            probed = probe.send(_PROBE)
+        await asyncio.sleep(_LOOK)
+    return probed
+
+
+def _place(seen: list[tuple[int, bytes]], waiting: list[bytes]) -> int | None:
+    """Where in `seen` the frames that wait begin; None when they are not there."""
+    if not waiting:
+        return len(seen)
+    wanted = [ethernet(frame) for frame in waiting[:_ALIKE]]
+    frames = [ethernet(frame) for _, frame in seen]
+    for alike in (len(wanted), 1):  # one, where some found no room in the tap
+        for place in range(len(frames) - alike, -1, -1):
+            if frames[place : place + alike] == wanted[:alike]:
+                return place
+    return None

@@ -1,0 +1,353 @@
+"""Where a VM comes to: its frames from there and from here, each once and in order.
+
+Until the VM's last host has sent what it had, frames that reach this host wait behind an interface
+of the agent's. A MARK of that host says that everything from before has come; then they follow.
+Once switches know the way here, frames go to the VM in the kernel again, past the agent.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from vnet_agent import exceptions
+from vnet_agent.datapath.base import Driver
+from vnet_agent.datapath.holding import Holding
+from vnet_agent.handover import links
+from vnet_agent.handover.frame import ethernet, is_group
+from vnet_agent.handover.sender import TapSender
+from vnet_agent.migration.wire import Mark
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds for which a port asks to be held, and how often it asks again.
+_LEASE = 0.5
+_RENEW = 0.1
+_BATCH = 256
+#: Seconds between two looks at whether all has gone on, and for which it must be so.
+_LOOK = 0.005
+_QUIET = 0.02
+#: Seconds after which a port is let go in any case.
+_DRAIN = 1.0
+#: Group frames that are remembered, since they come to both hosts.
+_GROUPS = 4096
+
+
+class Arriving(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of the VM, and its tap."""
+
+    uuid: str
+    tap: str
+
+
+class Tally(msgspec.Struct, kw_only=True):
+    """What became of frames here. `first_ns`: when the guest took its first one, on this host's
+    clock; None if that was not seen."""
+
+    replayed: int = 0
+    lost: int = 0
+    first_ns: int | None = None
+
+
+class ArrivingPort:
+    """One port. `ask(outside)` asks the VM's last host for a MARK."""
+
+    def __init__(
+        self, port: Arriving, holding: Holding, tally: Tally, ask: Callable[[bool], None]
+    ) -> None:
+        self.tap = port.tap
+        self.learned = asyncio.Event()
+        """Frames come here on their own."""
+        self._let_go = False
+        self._uuid = port.uuid
+        self._holding = holding
+        self._tally = tally
+        self._ask = ask
+        self._room: links.WaitingRoom | None = None
+        self._sender: TapSender | None = None
+        self._from_source: deque[bytes | Mark] = deque()
+        self._waiting: deque[bytes] = deque()
+        self._groups: Counter[bytes] = Counter()
+        self._asked = False
+        self._open = False
+        """What waits may follow: all that came before it has gone on."""
+        self._gone_on = 0
+        self._ready = False
+        self._dropped: int | None = None
+
+    # -- life
+
+    def hold(self, queue: int) -> None:
+        """From now on frames for the VM wait. Blocks; raises OSError and VnetError."""
+        self._room = links.WaitingRoom(self.tap, queue)
+        self._holding.begin(self._room.ifindex)
+        self._holding.extend(_LEASE)
+
+    def listen(self) -> None:
+        if self._room is not None:
+            asyncio.get_running_loop().add_reader(self._room.fileno(), self._on_waiting)
+
+    def extend(self) -> None:
+        if not self._let_go:
+            self._holding.extend(_LEASE)
+
+    def close(self) -> None:
+        """Let go at once; what still waits is sent on or lost."""
+        if self._room is not None:
+            asyncio.get_running_loop().remove_reader(self._room.fileno())
+            with contextlib.suppress(exceptions.VnetError, LookupError, OSError):
+                self._holding.end()
+            if self._ready:
+                self._open = True
+                self._read_waiting()
+                self._pump()
+            self._room.close()
+            self._room = None
+        if self._sender is not None:
+            self._tally.lost += self._tap_lost()
+            self._sender.close()
+            self._sender = None
+        self._tally.lost += len(self._waiting)
+        self._waiting.clear()
+        self._let_go = True
+
+    def _tap_lost(self) -> int:
+        with contextlib.suppress(OSError):
+            if self._dropped is not None:
+                return max(0, links.counts(self.tap).dropped - self._dropped)
+        return 0
+
+    # -- what comes
+
+    def ready(self) -> None:
+        """Policy and connections are here: frames may go to the tap."""
+        if self._ready:
+            return
+        try:
+            self._dropped = links.counts(self.tap).dropped
+            self._sender = TapSender(self.tap)
+        except OSError as error:
+            LOG.warning("%s takes no frames: %s", self.tap, error)
+            return
+        self._ready = True
+        self._pump()
+
+    def from_source(self, items: Sequence[bytes | Mark]) -> None:
+        self._from_source.extend(items)
+        self._pump()
+
+    def source_ended(self) -> None:
+        """No more comes from there."""
+        if not self.learned.is_set():
+            self.from_source([Mark(number=0, token=0, last=True)])
+
+    def _on_waiting(self) -> None:
+        self._read_waiting()
+        self._pump()
+
+    def _read_waiting(self) -> None:
+        if self._room is None:
+            return
+        with contextlib.suppress(OSError):
+            while frames := self._room.read(_BATCH):
+                self._waiting.extend(frames)
+                if len(frames) < _BATCH:
+                    return
+
+    # -- what goes on
+
+    def _pump(self) -> None:
+        if not self._ready:
+            return
+        while self._from_source:
+            item = self._from_source.popleft()
+            if isinstance(item, Mark):
+                self._pass(item)
+            else:
+                self._replay(item)
+        if self.learned.is_set():
+            self._follow()
+            return
+        if not self._waiting:
+            return
+        if self._outside():
+            self._open = False
+            self._question(outside=True)
+        elif self._open:
+            self._follow()
+        else:
+            self._question(outside=False)
+
+    def _question(self, *, outside: bool) -> None:
+        if not self._asked:
+            self._asked = True
+            self._ask(outside)
+
+    def _outside(self) -> bool:
+        with contextlib.suppress(exceptions.VnetError, LookupError):
+            return self._holding.seen_outside()
+        return False
+
+    def _pass(self, mark: Mark) -> None:
+        """What waited until here follows. After the last one the agent goes out of the way."""
+        self._asked = False
+        self._open = True
+        if mark.last and not self.learned.is_set():
+            self.learned.set()
+            self._read_waiting()
+            self._follow()
+            with contextlib.suppress(exceptions.VnetError, LookupError):
+                self._holding.drain()
+        elif not self.learned.is_set():
+            self._follow()
+
+    def _replay(self, frame: bytes) -> None:
+        if is_group(frame) and self._groups.total() < _GROUPS:
+            self._groups[ethernet(frame)] += 1
+        self._send(frame)
+        self._tally.replayed += 1
+
+    def _follow(self) -> None:
+        while self._waiting:
+            frame = self._waiting.popleft()
+            self._gone_on += 1
+            # A broadcast came to both hosts: the other one has sent it already.
+            if is_group(frame) and self._groups[ethernet(frame)] > 0:
+                self._groups[ethernet(frame)] -= 1
+                continue
+            self._send(frame)
+        self._tell()
+
+    def _tell(self) -> None:
+        with contextlib.suppress(exceptions.VnetError, LookupError):
+            self._holding.sent_on(self._gone_on + self._overflow())
+
+    def _send(self, frame: bytes) -> None:
+        if self._sender is None or not self._sender.send(frame):
+            self._tally.lost += 1
+
+    async def drained(self) -> None:
+        """Until frames go straight, in the kernel."""
+        quiet, deadline = 0.0, time.monotonic() + _DRAIN
+        while quiet < _QUIET and time.monotonic() < deadline:
+            await asyncio.sleep(_LOOK)
+            self._on_waiting()
+            try:
+                behind = self._holding.held() - self._gone_on - self._overflow()
+                quiet = 0.0 if behind > 0 else quiet + _LOOK
+            except (exceptions.VnetError, LookupError, OSError):
+                break
+        self._tally.lost += self._overflow()
+        self.close()
+
+    def _overflow(self) -> int:
+        """Frames that found no room to wait in; before the last MARK nobody needs to know."""
+        if self._room is not None and self.learned.is_set():
+            with contextlib.suppress(OSError):
+                return self._room.dropped()
+        return 0
+
+
+class DestinationHandover:
+    """Of one session, in the event loop. Whatever fails here, frames then go straight."""
+
+    def __init__(
+        self,
+        ports: Sequence[Arriving],
+        driver: Driver,
+        ask: Callable[[bool], None],
+        *,
+        queue: int,
+    ) -> None:
+        self.tally = Tally()
+        self.active = False
+        self._arriving = ports
+        self._driver = driver
+        self._ask = ask
+        self._queue = queue
+        self._ports: list[ArrivingPort] = []
+        self._lengths: dict[str, int] = {}
+        self._ready = False
+
+    def open(self) -> None:
+        """Hold the ports, whose taps are there. Blocks."""
+        try:
+            for arriving in self._arriving:
+                holding = self._driver.holding(arriving.uuid)
+                port = ArrivingPort(arriving, holding, self.tally, self._ask)
+                self._ports.append(port)
+                port.hold(self._queue)
+                self._lengths[port.tap] = links.queue_length(port.tap)
+                if self._lengths[port.tap] < self._queue:
+                    links.set_queue_length(port.tap, self._queue)
+        except (OSError, LookupError, exceptions.VnetError) as error:
+            LOG.warning("Frames are not held here: %s", error)
+            self.failure = str(error)
+            return
+        self.active = True
+
+    failure = ""
+
+    def listen(self) -> None:
+        """After `open`, in the event loop."""
+        if not self.active:
+            self.close()
+            return
+        for port in self._ports:
+            port.listen()
+
+    async def renew(self) -> None:
+        """Until it is over."""
+        while self.active:
+            with contextlib.suppress(LookupError, exceptions.VnetError):
+                for port in self._ports:
+                    port.extend()
+            await asyncio.sleep(_RENEW)
+
+    def take(self, index: int, items: Sequence[bytes | Mark]) -> None:
+        if index < len(self._ports):
+            self._ports[index].from_source(items)
+
+    def mark(self, mark: Mark) -> None:
+        for port in self._ports:
+            port.from_source([mark])
+
+    def ready(self) -> None:
+        self._ready = True
+        for port in self._ports:
+            port.ready()
+
+    def source_ended(self) -> None:
+        for port in self._ports:
+            port.source_ended()
+
+    async def learned(self) -> None:
+        """Until frames come here on their own."""
+        await asyncio.gather(*(port.learned.wait() for port in self._ports))
+
+    async def drained(self) -> None:
+        await asyncio.gather(*(port.drained() for port in self._ports))
+
+    async def watch_first(self) -> None:
+        """When the guest begins to take frames: QEMU takes one before, which it keeps for it."""
+        taps = [port.tap for port in self._ports]
+        with contextlib.suppress(OSError):
+            before = {tap: links.counts(tap).taken for tap in taps}
+            while self.active:
+                if any(links.counts(tap).taken > before[tap] + 1 for tap in taps):
+                    self.tally.first_ns = time.time_ns()
+                    return
+                await asyncio.sleep(0.001)
+
+    def close(self) -> None:
+        self.active = False
+        for port in self._ports:
+            port.close()
+        for name, length in self._lengths.items():
+            with contextlib.suppress(OSError):
+                links.set_queue_length(name, length)
+        self._lengths.clear()

@@ -1,0 +1,291 @@
+"""Where a VM leaves: what its taps still have for it, and what comes late, goes after it."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from vnet_agent import exceptions
+from vnet_agent.datapath.base import Driver
+from vnet_agent.datapath.holding import Holding
+from vnet_agent.handover import links
+from vnet_agent.handover.cut import Cut, find_cut
+from vnet_agent.handover.mirror import Mirror
+from vnet_agent.handover.outbox import Frame, Marker, Outbox
+from vnet_agent.handover.queue import TapQueue, borrow
+from vnet_agent.handover.sender import TapSender
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds between two looks at the mirrors, and at what the datapath has seen.
+_TRIM = 0.02
+_WATCH = 0.003
+#: Frames that are read in one go: the event loop has other work too.
+_BATCH = 256
+#: Seconds without reading when there is no room for more: the tap's own queue holds them.
+_PAUSE = 0.005
+#: Seconds until no processor is in the middle of handing a frame to the tap.
+_GRACE = 0.002
+#: Bytes of frames that are kept for a stream that breaks, once the VM will not come back.
+_KEEP = 1 << 22
+
+
+InThread = Callable[[Callable[[], None]], Awaitable[None]]
+
+
+class Departing(msgspec.Struct, frozen=True, kw_only=True):
+    """A port of the VM, and its tap."""
+
+    uuid: str
+    tap: str
+
+
+class Summary(msgspec.Struct, kw_only=True):
+    """What the source knows at the end. `delivered_ns`: when the last frame came that the guest
+    had here, on this host's clock; None if none was seen. `detail` says why it is not exact."""
+
+    frames: int = 0
+    lost: int = 0
+    exact: bool = True
+    detail: str = ""
+    delivered_ns: int | None = None
+
+
+class _Tap:
+    """What is open of one port. Made and closed in a thread, as it may wait for the kernel."""
+
+    def __init__(self, index: int, instance: str, port: Departing, holding: Holding) -> None:
+        self.index = index
+        self.name = port.tap
+        self.holding = holding
+        self.queues: list[TapQueue] = []
+        self._open: list[Mirror | TapSender | TapQueue] = []
+        try:
+            self._borrow(instance)
+            self.mirror = Mirror(self.name)
+            self._open.append(self.mirror)
+            self.sender = TapSender(self.name, judged=True)
+            self._open.append(self.sender)
+        except OSError:
+            self.close()
+            raise
+        self.dropped = links.counts(self.name).dropped
+
+    def _borrow(self, instance: str) -> None:
+        self.queues = borrow(instance, self.name)
+        self._open += self.queues
+        if not self.queues:
+            raise FileNotFoundError(f"no QEMU of {instance} has {self.name} open")
+
+    def close(self) -> None:
+        for each in self._open:
+            each.close()
+        self._open.clear()
+
+
+class SourceHandover:
+    """Of one session, in the event loop.
+
+    `open` while the guest runs, `cut` when it has paused; `outbox` is what the destination gets.
+    Nothing of it can fail a migration: what cannot be done is in `summary`.
+    """
+
+    def __init__(
+        self, instance: str, ports: Sequence[Departing], driver: Driver, *, queue: int, room: int
+    ) -> None:
+        self.summary = Summary()
+        self.outbox = Outbox(room)
+        self.active = False
+        """The taps are open: frames that come late are taken to the destination."""
+        self._instance = instance
+        self._ports = ports
+        self._driver = driver
+        self._queue = queue
+        self._taps: list[_Tap] = []
+        self._lengths: dict[str, int] = {}
+        self._reading = False
+        self._gone = False
+        self._opened = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._flushing = asyncio.Lock()
+        self._learned = False
+
+    # -- while the guest runs
+
+    async def open(self, in_thread: InThread) -> None:
+        """Look for the taps, and mirror them from now on."""
+        try:
+            await in_thread(self._open)
+            self.active = True
+        except (OSError, exceptions.VnetError) as error:
+            LOG.warning("The taps of %s cannot be followed: %s", self._instance, error)
+            self._give_up(str(error))
+        finally:
+            self._opened.set()
+
+    def _open(self) -> None:
+        for index, port in enumerate(self._ports):
+            holding = self._driver.holding(port.uuid)
+            self._taps.append(_Tap(index, self._instance, port, holding))
+            self._lengths[port.tap] = links.queue_length(port.tap)
+            if self._lengths[port.tap] < self._queue:
+                links.set_queue_length(port.tap, self._queue)
+
+    def _give_up(self, detail: str) -> None:
+        self.summary.exact, self.summary.detail = False, detail
+        self.close()
+
+    async def watch(self, moved: Callable[[], Awaitable[None]]) -> None:
+        """Until it is over; `moved` is called once others know the way to where the VM is."""
+        while self.active and not self._reading:
+            for tap in self._taps:
+                tap.mirror.trim()
+            await asyncio.sleep(_TRIM)
+        while self.active and not self._learned:
+            if any(tap.holding.seen_outside() for tap in self._taps):
+                await self.flush(0, moved, last=True)
+            await asyncio.sleep(_WATCH)
+
+    # -- from the guest's pause on
+
+    async def cut(self) -> None:
+        """Find where the guest stopped, and send on what is behind that."""
+        await self._opened.wait()
+        if not self.active or self._reading:
+            self._settled.set()
+            return
+        self._reading = True
+        try:
+            cuts = await asyncio.gather(*(self._cut(tap) for tap in self._taps))
+        except OSError as error:
+            self._give_up(f"the tap is gone: {error}")
+        else:
+            delivered = [cut.delivered_ns for cut in cuts if cut.delivered_ns is not None]
+            self.summary.delivered_ns = max(delivered, default=None)
+            for tap in self._taps:
+                self._listen(tap)
+        self._settled.set()
+
+    async def _cut(self, tap: _Tap) -> Cut:
+        tap.holding.relay(wanted=True)
+        cut = await find_cut(tap.queues, tap.mirror, tap.sender)
+        LOG.info(
+            "%s: %d frames wait behind the cut%s", tap.name, len(cut.frames),
+            "" if cut.exact else f", which is not exact: {cut.detail}",
+        )  # fmt: skip
+        if not cut.exact:
+            self.summary.exact, self.summary.detail = False, cut.detail
+        for number, frame in enumerate(cut.frames):
+            self.outbox.put(Frame(tap.index, frame, kept=cut.kept and not number))
+        return cut
+
+    def _listen(self, tap: _Tap) -> None:
+        for queue in tap.queues:
+            self._await_frames(tap, queue)
+
+    def _await_frames(self, tap: _Tap, queue: TapQueue) -> None:
+        if self._reading and queue.fileno() >= 0:
+            asyncio.get_running_loop().add_reader(queue.fileno(), self._read, tap, queue)
+
+    def _read(self, tap: _Tap, queue: TapQueue, most: int = _BATCH) -> bool:
+        """Whether there may be more."""
+        if self.outbox.full:
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(queue.fileno())
+            loop.call_later(_PAUSE, self._await_frames, tap, queue)
+            return False
+        try:
+            frames = queue.read(most)
+        except OSError as error:
+            LOG.info("%s is gone: %s", tap.name, error)
+            self.stop()
+            return False
+        for frame in frames:
+            self.outbox.put(Frame(tap.index, frame))
+        if self._gone:
+            self.outbox.forget_sent(_KEEP)
+        return len(frames) == most
+
+    async def flush(self, token: int, moved: Callable[[], Awaitable[None]], *, last: bool) -> None:
+        """Put a mark behind all that has come. With `last` what comes to this host goes its own
+        way from now on (`moved`), but for what comes from outside."""
+        await self._settled.wait()
+        async with self._flushing:
+            if last and not self._learned:
+                self._learned = True
+                await moved()
+                await asyncio.sleep(_GRACE)
+            if self._reading:
+                for tap in self._taps:
+                    for queue in tap.queues:
+                        while self._read(tap, queue):
+                            pass
+            self.outbox.put(Marker(token, last))
+
+    def gone(self) -> None:
+        """The guest runs at the destination: nothing is given back any more."""
+        self._gone = True
+        self.outbox.forget_sent(_KEEP)
+
+    # -- the end
+
+    def stop(self) -> None:
+        """Read no more; at once."""
+        if not self._reading:
+            return
+        self._reading = False
+        loop = asyncio.get_running_loop()
+        for tap in self._taps:
+            for queue in tap.queues:
+                if queue.fileno() >= 0:
+                    loop.remove_reader(queue.fileno())
+
+    def give_back(self) -> int:
+        """The guest goes on here: what was taken from its taps goes there again."""
+        self.stop()
+        by_index = {tap.index: tap for tap in self._taps}
+        frames = [frame for frame in self.outbox.all_frames() if not frame.kept]
+        given = sum(by_index[frame.port].sender.send(frame.data) for frame in frames)
+        if frames:
+            LOG.info("%d of %d frames were given back to the taps", given, len(frames))
+        return given
+
+    async def opened(self) -> None:
+        """Until `open` is done, one way or the other: only then may it be closed."""
+        await self._opened.wait()
+
+    def close(self) -> None:
+        """Let go of the taps. What they still have for the VM is lost, and counted."""
+        if self.active:
+            self.summary.frames = self.outbox.frames
+            self.summary.lost = self._lost()
+        self.stop()
+        self.active = False
+        self._settled.set()
+        self.outbox.close()
+        for tap in self._taps:
+            with contextlib.suppress(OSError, exceptions.VnetError, LookupError):
+                tap.holding.relay(wanted=False)
+            tap.close()
+        for name, length in self._lengths.items():
+            with contextlib.suppress(OSError):  # the tap may be gone
+                links.set_queue_length(name, length)
+        self._taps.clear()
+        self._lengths.clear()
+
+    def _lost(self) -> int:
+        lost = 0
+        for tap in self._taps:
+            with contextlib.suppress(OSError):
+                lost += links.counts(tap.name).dropped - tap.dropped
+                if self._reading:
+                    lost += sum(len(queue.read(1 << 20)) for queue in tap.queues)
+        return lost
+
+
+def now_ns() -> int:
+    """What `delivered_ns` is compared with."""
+    return time.time_ns()
