@@ -268,8 +268,8 @@ MIGRATION: list[cfg.Opt] = [
         default=10000,
         min=1000,
         max=1000000,
-        help="Frames that a tap may hold while its VM moves: txqueuelen is raised to it on both "
-        "hosts, and set back afterwards. What comes beyond is lost, and counted.",
+        help="Frames that a tap may hold for its VM: its txqueuelen is raised to it before the VM "
+        "starts or comes. What comes beyond it while the VM pauses to move is lost, and counted.",
     ),
     cfg.IntOpt(
         "buffer_mib",

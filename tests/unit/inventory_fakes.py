@@ -206,6 +206,8 @@ class FakeLinks:
     def by_index(self, ifindex: int) -> Link | None:
         return self.links.get(ifindex)
 
+    async def lengthen(self, ifindex: int, frames: int) -> None: ...
+
     async def set_alias(self, ifindex: int, alias: str) -> None:
         if ifindex not in self.links:
             raise LinkGone

@@ -270,7 +270,6 @@ class DestinationHandover:
         self._ask = ask
         self._queue = queue
         self._ports: list[ArrivingPort] = []
-        self._lengths: dict[str, int] = {}
         self._ready = False
 
     def open(self) -> None:
@@ -281,9 +280,6 @@ class DestinationHandover:
                 port = ArrivingPort(arriving, holding, self.tally, self._ask)
                 self._ports.append(port)
                 port.hold(self._queue)
-                self._lengths[port.tap] = links.queue_length(port.tap)
-                if self._lengths[port.tap] < self._queue:
-                    links.set_queue_length(port.tap, self._queue)
         except (OSError, LookupError, exceptions.VnetError) as error:
             LOG.warning("Frames are not held here: %s", error)
             self.failure = str(error)
@@ -347,7 +343,3 @@ class DestinationHandover:
         self.active = False
         for port in self._ports:
             port.close()
-        for name, length in self._lengths.items():
-            with contextlib.suppress(OSError):
-                links.set_queue_length(name, length)
-        self._lengths.clear()

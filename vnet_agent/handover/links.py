@@ -1,4 +1,4 @@
-"""What the hand-over asks of interfaces: their counts, and the length of their queues."""
+"""What the hand-over asks of interfaces: their counts, and one behind which frames wait."""
 
 import contextlib
 import fcntl
@@ -12,7 +12,6 @@ import msgspec
 
 from vnet_agent.handover.frame import MOST
 
-_SIOCGIFTXQLEN = 0x8942
 _SIOCSIFTXQLEN = 0x8943
 _SIOCGIFMTU = 0x8921
 _SIOCSIFMTU = 0x8922
@@ -63,17 +62,8 @@ def _set(name: str, what: int, value: int, kind: str = "i") -> None:
         fcntl.ioctl(fd, what, _request(name, value, kind))
 
 
-def queue_length(name: str) -> int:
-    """Frames that wait in the interface's queue at most. Raises OSError, as all here."""
-    return _get(name, _SIOCGIFTXQLEN)
-
-
-def set_queue_length(name: str, frames: int) -> None:
-    _set(name, _SIOCSIFTXQLEN, frames)
-
-
 def counts(name: str) -> Counts:
-    """By rtnetlink's RTM_GETSTATS, which asks for one interface and nothing else of it."""
+    """Raises OSError. RTM_GETSTATS asks for one interface, and nothing else of it."""
     index = socket.if_nametoindex(name)
     body = _STATS.pack(0, 0, 0, index, _STATS_LINK_64)
     head = _NLMSG.pack(_NLMSG.size + len(body), _RTM_GETSTATS, 1, 1, 0)
@@ -117,7 +107,7 @@ class WaitingRoom:
         with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
             Path(f"/proc/sys/net/ipv6/conf/{self.name}/disable_ipv6").write_text("1")
         _set(self.name, _SIOCSIFMTU, _get(like, _SIOCGIFMTU))
-        set_queue_length(self.name, frames)
+        _set(self.name, _SIOCSIFTXQLEN, frames)
         flags = _get(self.name, _SIOCGIFFLAGS, "H")
         _set(self.name, _SIOCSIFFLAGS, flags | _IFF_UP, "H")
 

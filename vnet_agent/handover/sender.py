@@ -1,10 +1,13 @@
 """Puts frames into a tap, as if they came from the network."""
 
+import logging
 import socket
 import struct
 
 from vnet_agent.datapath import _flowcache as c
 from vnet_agent.handover.frame import sendable
+
+LOG = logging.getLogger(__name__)
 
 _SOL_PACKET = 263
 _PACKET_VNET_HDR = 15
@@ -39,6 +42,7 @@ class TapSender:
         """Whether the kernel took it; whether the datapath lets it pass is another thing."""
         try:
             self._socket.send(sendable(frame))
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            LOG.info("%s does not take a frame of %d bytes: %s", self.interface, len(frame), error)
             return False
         return True

@@ -94,7 +94,7 @@ class SourceHandover:
     """
 
     def __init__(
-        self, instance: str, ports: Sequence[Departing], driver: Driver, *, queue: int, room: int
+        self, instance: str, ports: Sequence[Departing], driver: Driver, *, room: int
     ) -> None:
         self.summary = Summary()
         self.outbox = Outbox(room)
@@ -103,9 +103,7 @@ class SourceHandover:
         self._instance = instance
         self._ports = ports
         self._driver = driver
-        self._queue = queue
         self._taps: list[_Tap] = []
-        self._lengths: dict[str, int] = {}
         self._reading = False
         self._gone = False
         self._opened = asyncio.Event()
@@ -130,9 +128,6 @@ class SourceHandover:
         for index, port in enumerate(self._ports):
             holding = self._driver.holding(port.uuid)
             self._taps.append(_Tap(index, self._instance, port, holding))
-            self._lengths[port.tap] = links.queue_length(port.tap)
-            if self._lengths[port.tap] < self._queue:
-                links.set_queue_length(port.tap, self._queue)
 
     def _give_up(self, detail: str) -> None:
         self.summary.exact, self.summary.detail = False, detail
@@ -270,11 +265,7 @@ class SourceHandover:
             with contextlib.suppress(OSError, exceptions.VnetError, LookupError):
                 tap.holding.relay(wanted=False)
             tap.close()
-        for name, length in self._lengths.items():
-            with contextlib.suppress(OSError):  # the tap may be gone
-                links.set_queue_length(name, length)
         self._taps.clear()
-        self._lengths.clear()
 
     def _lost(self) -> int:
         lost = 0

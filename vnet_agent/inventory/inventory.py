@@ -66,7 +66,7 @@ class Inventory:
         self._linger = conf.libvirt.linger
         self._table = Table(driver, policy, quota=conf.datapath.connection_quota)
         self._announcer = Announcer(events)
-        self._tagger = Tagger(driver, links, self._announcer)
+        self._tagger = Tagger(driver, links, self._announcer, queue=conf.migration.queue_frames)
         self._uplinks = Uplinks(conf.datapath.uplinks, driver, links)
         self._listing = Listing()
         self._changes = Changes()

@@ -35,5 +35,9 @@ class Links(Protocol):
     async def set_alias(self, ifindex: int, alias: str) -> None:
         """Set or, with an empty one, clear the alias; LinkGone when there is no such interface."""
 
+    async def lengthen(self, ifindex: int, frames: int) -> None:
+        """Let the queue of a tap hold so many frames, unless it has a reader already: the kernel
+        drops frames for some milliseconds while a queue changes its length."""
+
     def subscribe(self, callback: Callable[[], None]) -> None:
         """`callback` runs in the event loop after each change of the table."""

@@ -20,7 +20,8 @@ MAX_RETAGS = 10
 
 
 class Tagger:
-    def __init__(self, driver: Driver, links: Links, announcer: Announcer) -> None:
+    def __init__(self, driver: Driver, links: Links, announcer: Announcer, *, queue: int) -> None:
+        self._queue = queue
         self._driver = driver
         self._links = links
         self._announcer = announcer
@@ -91,6 +92,7 @@ class Tagger:
                 LOG.warning("Port %s: %s", entry.port.uuid, error)
                 return
             entry.ifindex = link.ifindex
+            await self._links.lengthen(link.ifindex, self._queue)
         was_tagged = entry.tagged
         entry.tagged = link.alias == entry.port.alias or await self._tag(entry, link)
         if entry.tagged and not was_tagged:

@@ -62,6 +62,15 @@ class NetlinkLinks:
         if link is not None:
             self._links[ifindex] = Link(ifindex=ifindex, name=link.name, alias=alias)
 
+    async def lengthen(self, ifindex: int, frames: int) -> None:
+        try:
+            (message,) = await self._requests.link("get", index=ifindex)
+            has_reader = message.get_attr("IFLA_CARRIER")
+            if not has_reader and (message.get_attr("IFLA_TXQLEN") or 0) < frames:
+                await self._requests.link("set", index=ifindex, txqlen=frames)
+        except (NetlinkError, ValueError) as error:
+            LOG.info("The queue of interface %d keeps its length: %s", ifindex, error)
+
     def subscribe(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
 

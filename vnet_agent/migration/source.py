@@ -255,7 +255,6 @@ class SourceRunner(Runner):
             self.report.instance,
             [Departing(uuid=p.uuid, tap=taps.get(p.uuid, "")) for p in self.reply.ports],
             self.context.driver,
-            queue=options.queue_frames,
             room=options.buffer_mib << 20,
         )
 
