@@ -12,13 +12,20 @@ seen by the guest if the migration failed. So the cut is found by waiting until 
 
 What it keeps is found in the mirror of the tap. With several queues it cannot be told which one
 that is: the cut is not exact then, and says so.
+
+A guest that has no buffer free makes QEMU stop before: it has a frame in its hand, which it throws
+away when the guest pauses (net/net.c, qemu_flush_or_purge_queued_packets), and then takes the next.
+So the tap is looked at all the time before: a main loop that sleeps while frames wait, and then has
+taken exactly one more, has thrown away the one before. vhost-net does neither.
 """
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import msgspec
 
+from vnet_agent.handover import links
 from vnet_agent.handover.frame import PLAIN, ethernet
 from vnet_agent.handover.mirror import RETIRE, Mirror
 from vnet_agent.handover.queue import TapQueue
@@ -36,20 +43,41 @@ _ALIKE = 16
 _PROBE = PLAIN + bytes.fromhex("02564e455400 02564e455401 88b5") + b"vnet-agent".ljust(46, b"\0")
 
 
+class Look(msgspec.Struct, frozen=True):
+    """At one moment: frames that the tap's reader has taken, and whether it left others there."""
+
+    taken: int
+    stuck: bool
+
+
+def look(tap: str, queues: list[TapQueue]) -> Look:
+    """Raises OSError when the tap is gone."""
+    taken = links.counts(tap).taken
+    return Look(
+        taken, all(q.has_frames() for q in queues) and all(q.reader_sleeps() for q in queues)
+    )
+
+
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
-    """`frames` begin behind what the guest has seen; `kept` says whether the first of them is the
-    one that QEMU keeps. `delivered_ns`: when the last one before them came, in ns since 1970."""
+    """`frames` begin behind what the guest has seen; `kept` is which of them QEMU keeps.
+    `delivered_ns`: when the last one before them came, in ns since 1970."""
 
     frames: list[bytes]
-    kept: bool = False
+    kept: int | None = None
     exact: bool = True
     detail: str = ""
     delivered_ns: int | None = None
 
 
-async def find_cut(queues: list[TapQueue], mirror: Mirror, probe: TapSender) -> Cut:
-    """The guest has paused. Raises OSError when the tap is gone."""
+async def find_cut(
+    queues: list[TapQueue], mirror: Mirror, probe: TapSender, looks: Sequence[Look]
+) -> Cut:
+    """The guest has paused; `looks` are those of the time before, the newest last.
+
+    Raises OSError when the tap is gone.
+    """
     probed = await _settle(queues, probe)
+    taken_now = links.counts(probe.interface).taken
     waiting = [frame for queue in queues for frame in queue.read(1 << 20)]
     waiting_now = [frame for frame in waiting if frame != _PROBE]
     taken = probed and _PROBE not in waiting
@@ -60,13 +88,21 @@ async def find_cut(queues: list[TapQueue], mirror: Mirror, probe: TapSender) -> 
     place = _place(seen, waiting_now)
     if place is None:
         return Cut(frames=waiting_now, exact=taken, detail="the mirror has not the frame")
-    kept = [] if taken else [frame for _, frame in seen[:place][-1:]]
-    delivered = place - len(kept)
+    kept = 0 if taken else 1
+    thrown = kept and _was_thrown(looks, taken_now)
+    delivered = max(0, place - kept - thrown)
+    mine = [frame for _, frame in seen[delivered:place]]
     return Cut(
-        frames=[*kept, *waiting_now],
-        kept=bool(kept),
+        frames=[*mine, *waiting_now],
+        kept=len(mine) - 1 if kept and mine else None,
         delivered_ns=seen[delivered - 1][0] if delivered else None,
     )
+
+
+def _was_thrown(looks: Sequence[Look], taken: int) -> int:
+    """Frames that QEMU had in its hand when the guest paused: 0 or 1."""
+    before = [each for each in looks if each.taken == taken - 1]
+    return int(bool(before) and before[-1].stuck)
 
 
 async def _settle(queues: list[TapQueue], probe: TapSender) -> bool:

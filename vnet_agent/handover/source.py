@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -12,7 +13,7 @@ from vnet_agent import exceptions
 from vnet_agent.datapath.base import Driver
 from vnet_agent.datapath.holding import Holding
 from vnet_agent.handover import links
-from vnet_agent.handover.cut import Cut, find_cut
+from vnet_agent.handover.cut import Cut, Look, find_cut, look
 from vnet_agent.handover.mirror import Mirror
 from vnet_agent.handover.outbox import Frame, Marker, Outbox
 from vnet_agent.handover.queue import TapQueue, borrow
@@ -20,9 +21,11 @@ from vnet_agent.handover.sender import TapSender
 
 LOG = logging.getLogger(__name__)
 
-#: Seconds between two looks at the mirrors, and at what the datapath has seen.
-_TRIM = 0.02
+#: Seconds between two looks at the taps, and at what the datapath has seen.
+_LOOK = 0.002
 _WATCH = 0.003
+#: Looks that are kept: a second.
+_LOOKS = 500
 #: Frames that are read in one go: the event loop has other work too.
 _BATCH = 256
 #: Seconds without reading when there is no room for more: the tap's own queue holds them.
@@ -73,12 +76,19 @@ class _Tap:
             self.close()
             raise
         self.dropped = links.counts(self.name).dropped
+        self.looks: deque[Look] = deque(maxlen=_LOOKS)
 
     def _borrow(self, instance: str) -> None:
         self.queues = borrow(instance, self.name)
         self._open += self.queues
         if not self.queues:
             raise FileNotFoundError(f"no QEMU of {instance} has {self.name} open")
+
+    def look(self) -> None:
+        """Many times a second while the guest runs; see cut.py."""
+        with contextlib.suppress(OSError):
+            self.looks.append(look(self.name, self.queues))
+        self.mirror.trim()
 
     def close(self) -> None:
         for each in self._open:
@@ -137,8 +147,8 @@ class SourceHandover:
         """Until it is over; `moved` is called once others know the way to where the VM is."""
         while self.active and not self._reading:
             for tap in self._taps:
-                tap.mirror.trim()
-            await asyncio.sleep(_TRIM)
+                tap.look()
+            await asyncio.sleep(_LOOK)
         while self.active and not self._learned:
             if any(tap.holding.seen_outside() for tap in self._taps):
                 await self.flush(0, moved, last=True)
@@ -166,7 +176,7 @@ class SourceHandover:
 
     async def _cut(self, tap: _Tap) -> Cut:
         tap.holding.relay(wanted=True)
-        cut = await find_cut(tap.queues, tap.mirror, tap.sender)
+        cut = await find_cut(tap.queues, tap.mirror, tap.sender, tap.looks)
         LOG.info(
             "%s: %d frames wait behind the cut%s", tap.name, len(cut.frames),
             "" if cut.exact else f", which is not exact: {cut.detail}",
@@ -174,7 +184,7 @@ class SourceHandover:
         if not cut.exact:
             self.summary.exact, self.summary.detail = False, cut.detail
         for number, frame in enumerate(cut.frames):
-            self.outbox.put(Frame(tap.index, frame, kept=cut.kept and not number))
+            self.outbox.put(Frame(tap.index, frame, kept=number == cut.kept))
         return cut
 
     def _listen(self, tap: _Tap) -> None:
