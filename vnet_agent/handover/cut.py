@@ -13,10 +13,10 @@ seen by the guest if the migration failed. So the cut is found by waiting until 
 What it keeps is found in the mirror of the tap. With several queues it cannot be told which one
 that is: the cut is not exact then, and says so.
 
-A guest that has no buffer free makes QEMU stop before: it has a frame in its hand, which it throws
-away when the guest pauses (net/net.c, qemu_flush_or_purge_queued_packets), and then takes the next.
-So the tap is looked at all the time before: a main loop that sleeps while frames wait, and then has
-taken exactly one more, has thrown away the one before. vhost-net does neither.
+A guest that has no buffer free makes QEMU stop before: it has a frame in its hand, which it
+throws away when the guest pauses (net/net.c, qemu_flush_or_purge_queued_packets), and then takes
+the next. So the tap is looked at all the time before: a main loop that sleeps while frames wait,
+and then has taken exactly one more, has thrown away the one before. vhost-net does neither.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import msgspec
 
 from vnet_agent.handover import links
-from vnet_agent.handover.frame import PLAIN, ethernet
+from vnet_agent.handover.frame import NOBODYS, ethernet
 from vnet_agent.handover.mirror import RETIRE, Mirror
 from vnet_agent.handover.queue import TapQueue
 from vnet_agent.handover.sender import TapSender
@@ -38,9 +38,6 @@ _LOOK = 0.001
 _SHOWN = 3 * RETIRE / 1000
 #: How many frames behind the cut must be found in the mirror in a row.
 _ALIKE = 16
-#: To a locally administered address that no guest has (IEEE 802-2014, 8.4), with the EtherType
-#: of local experiments: QEMU's filter drops it even if it comes to that.
-_PROBE = PLAIN + bytes.fromhex("02564e455400 02564e455401 88b5") + b"vnet-agent".ljust(46, b"\0")
 
 
 class Look(msgspec.Struct, frozen=True):
@@ -53,9 +50,8 @@ class Look(msgspec.Struct, frozen=True):
 def look(tap: str, queues: list[TapQueue]) -> Look:
     """Raises OSError when the tap is gone."""
     taken = links.counts(tap).taken
-    return Look(
-        taken, all(q.has_frames() for q in queues) and all(q.reader_sleeps() for q in queues)
-    )
+    waiting = all(queue.has_frames() for queue in queues)
+    return Look(taken, waiting and all(queue.reader_sleeps() for queue in queues))
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +75,8 @@ async def find_cut(
     probed = await _settle(queues, probe)
     taken_now = links.counts(probe.interface).taken
     waiting = [frame for queue in queues for frame in queue.read(1 << 20)]
-    waiting_now = [frame for frame in waiting if frame != _PROBE]
-    taken = probed and _PROBE not in waiting
+    waiting_now = [frame for frame in waiting if frame != NOBODYS]
+    taken = probed and NOBODYS not in waiting
     if len(queues) != 1:
         return Cut(frames=waiting_now, exact=False, detail=f"{len(queues)} queues")
     await asyncio.sleep(_SHOWN)
@@ -114,7 +110,7 @@ async def _settle(queues: list[TapQueue], probe: TapSender) -> bool:
         if asleep and (waiting or probed):
             break
         if asleep and len(queues) == 1:
-            probed = probe.send(_PROBE)
+            probed = probe.send(NOBODYS)
         await asyncio.sleep(_LOOK)
     return probed
 

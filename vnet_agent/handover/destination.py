@@ -18,7 +18,7 @@ from vnet_agent import exceptions
 from vnet_agent.datapath.base import Driver
 from vnet_agent.datapath.holding import Holding
 from vnet_agent.handover import links
-from vnet_agent.handover.frame import ethernet, is_group
+from vnet_agent.handover.frame import NOBODYS, ethernet, is_group
 from vnet_agent.handover.sender import TapSender
 from vnet_agent.migration.wire import Mark
 
@@ -129,12 +129,20 @@ class ArrivingPort:
             return
         try:
             self._dropped = links.counts(self.tap).dropped
+            self._give_first()
             self._sender = TapSender(self.tap)
         except OSError as error:
             LOG.warning("%s takes no frames: %s", self.tap, error)
             return
         self._ready = True
         self._pump()
+
+    def _give_first(self) -> None:
+        """QEMU takes one frame before the guest's devices have come, and with them the length of a
+        frame's header (hw/net/virtio-net.c, virtio_net_set_mrg_rx_bufs): it must be no real one."""
+        first = TapSender(self.tap, judged=True)
+        first.send(NOBODYS)
+        first.close()
 
     def from_source(self, items: Sequence[bytes | Mark]) -> None:
         self._from_source.extend(items)

@@ -12,6 +12,10 @@ PLAIN = bytes(HEADER)
 #: The longest frame of an interface: 64 KiB of segmentation offload, and its headers.
 MOST = HEADER + 65536 + 256
 
+#: For no guest: to a locally administered address that none has (IEEE 802-2014, 8.4), with the
+#: EtherType of local experiments. QEMU's filter drops it, unless the guest listens to everything.
+NOBODYS = PLAIN + bytes.fromhex("02564e455400 02564e455401 88b5") + b"vnet-agent".ljust(46, b"\0")
+
 #: Of the header's flags only this one may be sent: others are what a receiver was told.
 _NEEDS_CSUM = 1
 _GROUP_BIT = 1
