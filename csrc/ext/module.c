@@ -8,6 +8,8 @@
 #include "flows.h"
 #include "parse.h"
 
+#include <linux/perf_event.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -283,7 +285,37 @@ static PyObject *borrow_fd(PyObject *module, PyObject *args)
 	return borrowed < 0 ? PyErr_SetFromErrno(PyExc_OSError) : PyLong_FromLong(borrowed);
 }
 
+/* perf_event_open(2) for a tracepoint and one thread, whose newest records overwrite the oldest. */
+static PyObject *trace_thread(PyObject *module, PyObject *args)
+{
+	struct perf_event_attr attr = {
+		.type = PERF_TYPE_TRACEPOINT,
+		.size = sizeof(attr),
+		.sample_period = 1,
+		.sample_type = PERF_SAMPLE_RAW,
+		.write_backward = 1,
+	};
+	unsigned long long tracepoint;
+	const char *filter;
+	int tid, fd;
+
+	(void)module;
+	if (!PyArg_ParseTuple(args, "iKs:trace_thread", &tid, &tracepoint, &filter))
+		return NULL;
+	attr.config = tracepoint;
+	fd = (int)syscall(SYS_perf_event_open, &attr, tid, -1, -1, PERF_FLAG_FD_CLOEXEC);
+	if (fd < 0)
+		return PyErr_SetFromErrno(PyExc_OSError);
+	if (ioctl(fd, PERF_EVENT_IOC_SET_FILTER, filter)) {
+		PyErr_SetFromErrno(PyExc_OSError);
+		close(fd);
+		return NULL;
+	}
+	return PyLong_FromLong(fd);
+}
+
 static PyMethodDef module_methods[] = {
+	{"trace_thread", trace_thread, METH_VARARGS, NULL},
 	{"borrow_fd", borrow_fd, METH_VARARGS, NULL},
 	{"bpf_object_size", bpf_object_size, METH_NOARGS, NULL},
 	{NULL, NULL, 0, NULL},

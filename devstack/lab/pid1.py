@@ -25,6 +25,7 @@ def set_up(settings: dict[str, object]) -> None:
     # A sysfs that shows this host's network devices, and below it a bpf file system of its own.
     mount("-t", "sysfs", "sysfs", "/sys")
     mount("-t", "bpf", "bpf", "/sys/fs/bpf")
+    mount("-t", "tracefs", "tracefs", "/sys/kernel/tracing")
     # Guests that find KVM where it is only half there spin for minutes. A file that cannot be
     # opened for writing makes libvirt say that there is none.
     if os.path.exists("/dev/kvm"):

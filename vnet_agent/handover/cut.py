@@ -13,10 +13,10 @@ seen by the guest if the migration failed. So the cut is found by waiting until 
 What it keeps is found in the mirror of the tap. With several queues it cannot be told which one
 that is: the cut is not exact then, and says so.
 
-A guest that has no buffer free makes QEMU stop before: it has a frame in its hand, which it
-throws away when the guest pauses (net/net.c, qemu_flush_or_purge_queued_packets), and then takes
-the next. So the tap is looked at all the time before: a main loop that sleeps while frames wait,
-and then has taken exactly one more, has thrown away the one before. vhost-net does neither.
+One frame more can be lost: what QEMU reads while its processors are being stopped, or what it has in
+hand because the guest has no buffer free, it throws away then (qemu_flush_or_purge_queued_packets),
+and takes the next. After a frame that the guest got it reads on, until there is none; after such a
+one it does not. So its reads are traced: two frames in a row, and the first of them is lost.
 """
 
 import asyncio
@@ -25,10 +25,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from vnet_agent.handover import links
 from vnet_agent.handover.frame import NOBODYS, ethernet
 from vnet_agent.handover.mirror import RETIRE, Mirror
 from vnet_agent.handover.queue import TapQueue
+from vnet_agent.handover.reads import Reads
 from vnet_agent.handover.sender import TapSender
 
 #: Seconds that the search takes at most, and between two looks.
@@ -36,22 +36,10 @@ _PATIENCE = 0.1
 _LOOK = 0.001
 #: Seconds until the mirror shows what it has.
 _SHOWN = 3 * RETIRE / 1000
+#: Reads that are looked at: of the frame that QEMU keeps, and before.
+_LAST = 2
 #: How many frames behind the cut must be found in the mirror in a row.
 _ALIKE = 16
-
-
-class Look(msgspec.Struct, frozen=True):
-    """At one moment: frames that the tap's reader has taken, and whether it left others there."""
-
-    taken: int
-    stuck: bool
-
-
-def look(tap: str, queues: list[TapQueue]) -> Look:
-    """Raises OSError when the tap is gone."""
-    taken = links.counts(tap).taken
-    waiting = all(queue.has_frames() for queue in queues)
-    return Look(taken, waiting and all(queue.reader_sleeps() for queue in queues))
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,14 +54,11 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def find_cut(
-    queues: list[TapQueue], mirror: Mirror, probe: TapSender, looks: Sequence[Look]
+    queues: list[TapQueue], mirror: Mirror, probe: TapSender, reads: Reads | None
 ) -> Cut:
-    """The guest has paused; `looks` are those of the time before, the newest last.
-
-    Raises OSError when the tap is gone.
-    """
+    """The guest has paused. Raises OSError when the tap is gone."""
     probed = await _settle(queues, probe)
-    taken_now = links.counts(probe.interface).taken
+    last = reads.last(_LAST) if reads is not None else []
     waiting = [frame for queue in queues for frame in queue.read(1 << 20)]
     waiting_now = [frame for frame in waiting if frame != NOBODYS]
     taken = probed and NOBODYS not in waiting
@@ -85,20 +70,21 @@ async def find_cut(
     if place is None:
         return Cut(frames=waiting_now, exact=taken, detail="the mirror has not the frame")
     kept = 0 if taken else 1
-    thrown = kept and _was_thrown(looks, taken_now)
+    thrown = int(_was_thrown(last))
     delivered = max(0, place - kept - thrown)
     mine = [frame for _, frame in seen[delivered:place]]
     return Cut(
         frames=[*mine, *waiting_now],
         kept=len(mine) - 1 if kept and mine else None,
+        exact=reads is not None,
+        detail="" if reads is not None else "no trace of QEMU's reads",
         delivered_ns=seen[delivered - 1][0] if delivered else None,
     )
 
 
-def _was_thrown(looks: Sequence[Look], taken: int) -> int:
-    """Frames that QEMU had in its hand when the guest paused: 0 or 1."""
-    before = [each for each in looks if each.taken == taken - 1]
-    return int(bool(before) and before[-1].stuck)
+def _was_thrown(reads: Sequence[int]) -> bool:
+    """Whether QEMU read a frame, then no more, and at last the one that it keeps."""
+    return len(reads) == _LAST and all(each > 0 for each in reads)
 
 
 async def _settle(queues: list[TapQueue], probe: TapSender) -> bool:

@@ -26,11 +26,12 @@ _PROC = Path("/proc")
 
 
 class TapQueue:
-    """One open file of a tap. Raises OSError."""
+    """One open file of a tap, `theirs` in the process `pid`. Raises OSError."""
 
-    def __init__(self, fd: int, pid: int) -> None:
+    def __init__(self, fd: int, pid: int, theirs: int) -> None:
+        self.pid = pid
+        self.theirs = theirs
         self._fd = fd
-        self._pid = pid
         request = bytearray(_IFREQ)
         fcntl.ioctl(fd, _TUNGETIFF, request)
         if not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_NONBLOCK:
@@ -70,7 +71,7 @@ class TapQueue:
         With frames in the queue, asked for before, that means: it does not wait for this queue.
         """
         try:
-            return "poll" in (_PROC / str(self._pid) / "wchan").read_text()
+            return "poll" in (_PROC / str(self.pid) / "wchan").read_text()
         except (FileNotFoundError, ProcessLookupError):
             return True
 
@@ -88,7 +89,7 @@ def borrow(instance: str, tap: str) -> list[TapQueue]:
                 for fd in _descriptors(pid, tap):
                     mine = c.borrow_fd(pidfd, fd)
                     try:
-                        queues.append(TapQueue(mine, pid))
+                        queues.append(TapQueue(mine, pid, fd))
                     except OSError:
                         os.close(mine)
                         raise

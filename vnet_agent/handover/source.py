@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -13,19 +12,18 @@ from vnet_agent import exceptions
 from vnet_agent.datapath.base import Driver
 from vnet_agent.datapath.holding import Holding
 from vnet_agent.handover import links
-from vnet_agent.handover.cut import Cut, Look, find_cut, look
+from vnet_agent.handover.cut import Cut, find_cut
 from vnet_agent.handover.mirror import Mirror
 from vnet_agent.handover.outbox import Frame, Marker, Outbox
 from vnet_agent.handover.queue import TapQueue, borrow
+from vnet_agent.handover.reads import Reads
 from vnet_agent.handover.sender import TapSender
 
 LOG = logging.getLogger(__name__)
 
-#: Seconds between two looks at the taps, and at what the datapath has seen.
-_LOOK = 0.002
+#: Seconds between two looks at the mirrors, and at what the datapath has seen.
+_TRIM = 0.02
 _WATCH = 0.003
-#: Looks that are kept: a second.
-_LOOKS = 500
 #: Frames that are read in one go: the event loop has other work too.
 _BATCH = 256
 #: Seconds without reading when there is no room for more: the tap's own queue holds them.
@@ -65,7 +63,8 @@ class _Tap:
         self.name = port.tap
         self.holding = holding
         self.queues: list[TapQueue] = []
-        self._open: list[Mirror | TapSender | TapQueue] = []
+        self.reads: Reads | None = None
+        self._open: list[Mirror | TapSender | TapQueue | Reads] = []
         try:
             self._borrow(instance)
             self.mirror = Mirror(self.name)
@@ -76,19 +75,17 @@ class _Tap:
             self.close()
             raise
         self.dropped = links.counts(self.name).dropped
-        self.looks: deque[Look] = deque(maxlen=_LOOKS)
 
     def _borrow(self, instance: str) -> None:
         self.queues = borrow(instance, self.name)
         self._open += self.queues
         if not self.queues:
             raise FileNotFoundError(f"no QEMU of {instance} has {self.name} open")
-
-    def look(self) -> None:
-        """Many times a second while the guest runs; see cut.py."""
-        with contextlib.suppress(OSError):
-            self.looks.append(look(self.name, self.queues))
-        self.mirror.trim()
+        try:
+            self.reads = Reads(self.queues[0].pid, self.queues[0].theirs)
+            self._open.append(self.reads)
+        except OSError as error:
+            LOG.warning("QEMU's reads of %s cannot be traced: %s", self.name, error)
 
     def close(self) -> None:
         for each in self._open:
@@ -147,8 +144,8 @@ class SourceHandover:
         """Until it is over; `moved` is called once others know the way to where the VM is."""
         while self.active and not self._reading:
             for tap in self._taps:
-                tap.look()
-            await asyncio.sleep(_LOOK)
+                tap.mirror.trim()
+            await asyncio.sleep(_TRIM)
         while self.active and not self._learned:
             if any(tap.holding.seen_outside() for tap in self._taps):
                 await self.flush(0, moved, last=True)
@@ -176,7 +173,7 @@ class SourceHandover:
 
     async def _cut(self, tap: _Tap) -> Cut:
         tap.holding.relay(wanted=True)
-        cut = await find_cut(tap.queues, tap.mirror, tap.sender, tap.looks)
+        cut = await find_cut(tap.queues, tap.mirror, tap.sender, tap.reads)
         LOG.info(
             "%s: %d frames wait behind the cut%s", tap.name, len(cut.frames),
             "" if cut.exact else f", which is not exact: {cut.detail}",
