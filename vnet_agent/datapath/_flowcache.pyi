@@ -85,7 +85,7 @@ LAYOUT: dict[str, dict[str, tuple[int, int]]]
 def borrow_fd(pidfd: int, fd: int) -> int:
     """Another process's open file as a descriptor of this one; OSError."""
 
-def trace_thread(tid: int, tracepoint: int, filter: str) -> int:
+def trace_thread(tid: int, tracepoint: int, condition: str) -> int:
     """A descriptor of perf's for the thread's passes of a tracepoint; OSError."""
 
 def bpf_object_size() -> int:

@@ -13,10 +13,11 @@ seen by the guest if the migration failed. So the cut is found by waiting until 
 What it keeps is found in the mirror of the tap. With several queues it cannot be told which one
 that is: the cut is not exact then, and says so.
 
-One frame more can be lost: what QEMU reads while its processors are being stopped, or what it has in
-hand because the guest has no buffer free, it throws away then (qemu_flush_or_purge_queued_packets),
-and takes the next. After a frame that the guest got it reads on, until there is none; after such a
-one it does not. So its reads are traced: two frames in a row, and the first of them is lost.
+One frame more can be lost: what QEMU reads while its processors are being stopped, or what it has
+in hand because the guest has no buffer free, it throws away then (net/net.c,
+qemu_flush_or_purge_queued_packets), and takes the next. After a frame that the guest got it reads
+on, until there is none; after such a one it does not. So its reads are traced: two frames in a
+row, and the first of them is lost.
 """
 
 import asyncio

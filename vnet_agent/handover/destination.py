@@ -105,7 +105,9 @@ class ArrivingPort:
                 self._open = True
                 self._read_waiting()
                 self._pump()
-            self._room.close()
+            self._tally.lost += self._overflow()
+            # An interface's end takes the kernel its time.
+            asyncio.get_running_loop().run_in_executor(None, self._room.close)
             self._room = None
         if self._sender is not None:
             self._tally.lost += self._tap_lost()
@@ -138,8 +140,8 @@ class ArrivingPort:
         self._pump()
 
     def _give_first(self) -> None:
-        """QEMU takes one frame before the guest's devices have come, and with them the length of a
-        frame's header (hw/net/virtio-net.c, virtio_net_set_mrg_rx_bufs): it must be no real one."""
+        """QEMU takes one frame before the guest's devices have come, and with them the length
+        of headers (hw/net/virtio-net.c, virtio_net_set_mrg_rx_bufs): it must be no real one."""
         first = TapSender(self.tap, judged=True)
         first.send(NOBODYS)
         first.close()
@@ -249,7 +251,6 @@ class ArrivingPort:
                 quiet = 0.0 if behind > 0 else quiet + _LOOK
             except (exceptions.VnetError, LookupError, OSError):
                 break
-        self._tally.lost += self._overflow()
         self.close()
 
     def _overflow(self) -> int:

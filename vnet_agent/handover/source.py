@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -271,7 +270,7 @@ class SourceHandover:
         for tap in self._taps:
             with contextlib.suppress(OSError, exceptions.VnetError, LookupError):
                 tap.holding.relay(wanted=False)
-            tap.close()
+            _in_thread(tap.close)
         self._taps.clear()
 
     def _lost(self) -> int:
@@ -284,6 +283,6 @@ class SourceHandover:
         return lost
 
 
-def now_ns() -> int:
-    """What `delivered_ns` is compared with."""
-    return time.time_ns()
+def _in_thread(close: Callable[[], None]) -> None:
+    """To end a trace or a packet socket takes the kernel its time."""
+    asyncio.get_running_loop().run_in_executor(None, close)

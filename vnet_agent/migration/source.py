@@ -131,6 +131,7 @@ class SourceRunner(Runner):
 
     async def relayed(self) -> messages.RelayedReply:
         """The destination needs no more frames: let go of the taps."""
+        now = time.time_ns()
         detail, lost, exact, delivered = "no frames were handed over", None, False, None
         if self.handover is not None:
             await self.handover.opened()
@@ -142,7 +143,7 @@ class SourceRunner(Runner):
                 await self._mark_moved()
         self._relayed.set()
         return messages.RelayedReply(
-            lost=lost, exact=exact, detail=detail, delivered_ns=delivered, now_ns=time.time_ns()
+            lost=lost, exact=exact, detail=detail, delivered_ns=delivered, now_ns=now
         )
 
     # -- actions
