@@ -62,7 +62,6 @@ class ArrivingPort:
         self.tap = port.tap
         self.learned = asyncio.Event()
         """Frames come here on their own."""
-        self._let_go = False
         self._uuid = port.uuid
         self._holding = holding
         self._tally = tally
@@ -92,30 +91,31 @@ class ArrivingPort:
             asyncio.get_running_loop().add_reader(self._room.fileno(), self._on_waiting)
 
     def extend(self) -> None:
-        if not self._let_go:
+        if self._room is not None:
             self._holding.extend(_LEASE)
 
+    def let_go(self) -> None:
+        """Frames go straight from now on; what waits goes before them, if it can."""
+        if self._room is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._room.fileno())
+        with contextlib.suppress(exceptions.VnetError, LookupError, OSError):
+            self._holding.end()
+        self._read_waiting()
+        if self._sender is not None:
+            self._follow()
+        self._tally.lost += self._overflow() + len(self._waiting)
+        self._waiting.clear()
+        # An interface's end takes the kernel its time.
+        asyncio.get_running_loop().run_in_executor(None, self._room.close)
+        self._room = None
+
     def close(self) -> None:
-        """Let go at once; what still waits is sent on or lost."""
-        if self._room is not None:
-            asyncio.get_running_loop().remove_reader(self._room.fileno())
-            with contextlib.suppress(exceptions.VnetError, LookupError, OSError):
-                self._holding.end()
-            if self._ready:
-                self._open = True
-                self._read_waiting()
-                self._pump()
-            self._tally.lost += self._overflow()
-            # An interface's end takes the kernel its time.
-            asyncio.get_running_loop().run_in_executor(None, self._room.close)
-            self._room = None
+        self.let_go()
         if self._sender is not None:
             self._tally.lost += self._tap_lost()
             self._sender.close()
             self._sender = None
-        self._tally.lost += len(self._waiting)
-        self._waiting.clear()
-        self._let_go = True
 
     def _tap_lost(self) -> int:
         with contextlib.suppress(OSError):
@@ -251,7 +251,7 @@ class ArrivingPort:
                 quiet = 0.0 if behind > 0 else quiet + _LOOK
             except (exceptions.VnetError, LookupError, OSError):
                 break
-        self.close()
+        self.let_go()
 
     def _overflow(self) -> int:
         """Frames that found no room to wait in; before the last MARK nobody needs to know."""
