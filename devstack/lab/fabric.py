@@ -4,6 +4,11 @@ Nothing of it is in the machine's own namespace, nothing forwards between the tw
 the bridges have no addresses, so that no frame can leave the lab.
 """
 
+import contextlib
+import json
+from collections.abc import Iterator
+
+from .errors import LabError
 from .netns import Namespace
 from .state import State
 
@@ -42,6 +47,29 @@ class Fabric:
             f"link set {port} master {network} up",
         )
         namespace.ip(f"link set {device} up")
+
+    @contextlib.contextmanager
+    def hushed(self) -> Iterator[None]:
+        """Meanwhile no broadcast and no multicast passes the data network, and the switch learns
+        from none where a MAC is."""
+        table = "bridge hush"
+        listing = self._namespace.run(["ip", "-json", "link", "show", "master", DATA]).stdout
+        ports = ", ".join(f'"{port["ifname"]}"' for port in json.loads(listing))
+        self._nft(
+            f"add table {table}\n"
+            f"add chain {table} groups {{ type filter hook prerouting priority -300; }}\n"
+            f"add rule {table} groups iifname {{ {ports} }} "
+            "meta pkttype { broadcast, multicast } drop\n"
+        )
+        try:
+            yield
+        finally:
+            self._nft(f"delete table {table}")
+
+    def _nft(self, script: str) -> None:
+        done = self._namespace.run(["nft", script])
+        if done.returncode:
+            raise LabError(f"the fabric takes no rules: {done.stderr.strip()}")
 
     def disconnect(self, namespace: Namespace, network: str) -> None:
         """Pulls the cable; the device at its other end goes too."""

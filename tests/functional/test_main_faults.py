@@ -1,26 +1,19 @@
 """What goes wrong during a migration, with a VM under traffic: its connections live wherever
 libvirt leaves it running."""
 
-import contextlib
 import pathlib
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import libvirt
 import psutil
 import pytest
+from migrations import SlowMigration, kill_at_switchover, qemu_pid
 
 from devstack.cloud import Cloud, wait_for
 from devstack.demo.traffic import Traffic
-from devstack.lab import Guest, Host, Lab
+from devstack.lab import Host, Lab
 from devstack.lab.cache import LOGS
 
-#: So slow that the pre-copy lasts until the test has done its worst, in MiB/s.
-SLOW = 1
-FAST = 1000
 FAILED = "vnet.instance.migration.failed"
 COMPLETED = "vnet.instance.migration.completed"
 
@@ -80,54 +73,10 @@ class Scene:
         wait_for(reached, f"no migration on {host.name} came to {phase}")
 
 
-class SlowMigration(threading.Thread):
-    """A live migration in the background that stays in pre-copy until `speed_up`.
-
-    That should not be long: on a busy machine, a minute of pre-copy under TCG now and then ends
-    with a panic of the guest's kernel at the destination.
-    """
-
-    def __init__(self, guest: Guest, destination: Host) -> None:
-        super().__init__(daemon=True)
-        self.error: libvirt.libvirtError | None = None
-        self._guest = guest
-        self._destination = destination
-
-    def run(self) -> None:
-        try:
-            self._guest.migrate(self._destination, bandwidth=SLOW)
-        except libvirt.libvirtError as error:
-            self.error = error
-
-    def speed_up(self) -> None:
-        """Only once memory is on its way: libvirt sets the migration's own speed before that."""
-        with contextlib.suppress(libvirt.libvirtError):  # it may have ended meanwhile
-            domain = self._guest.domain
-            wait_for(lambda: domain.jobStats().get("memory_processed"), "libvirt sends no memory")
-            domain.migrateSetMaxSpeed(FAST)
-
-
 @pytest.fixture(scope="module")
 def scene() -> Iterator[Scene]:
     with Lab(wait=60, logs=LOGS) as lab:
         yield Scene(lab)
-
-
-def qemu_pid(host: Host, guest: Guest) -> int:
-    """The pid, as seen from here, of the guest's QEMU on a host, once it runs."""
-    return wait_for(lambda: find_qemu(host, guest), f"no QEMU of {guest.name} on {host.name}")
-
-
-def find_qemu(host: Host, guest: Guest) -> int:
-    """0 when there is none. The network namespace tells whose it is."""
-    wanted = f"guest={guest.name},"
-    network = host.namespace.path.stat().st_ino
-    for process in psutil.process_iter(["cmdline"]):
-        if any(word.startswith(wanted) for word in process.info["cmdline"] or ()):
-            with contextlib.suppress(FileNotFoundError):
-                if pathlib.Path(f"/proc/{process.pid}/ns/net").stat().st_ino == network:
-                    return process.pid
-    return 0
 
 
 def migrate_slowly(scene: Scene, meanwhile: Callable[[SlowMigration], Any]) -> SlowMigration:
@@ -165,17 +114,10 @@ def test_destination_qemu_killed_at_switchover(scene: Scene, tmp_path: pathlib.P
     source, destination = scene.web.host, scene.other
     failed = scene.count(FAILED)
 
-    def kill_at_switchover(migration: SlowMigration) -> None:
-        ready = tmp_path / "ready"
-        script = pathlib.Path(__file__).with_name("switchover.py")
-        pid = qemu_pid(destination, scene.web)
-        argv = [sys.executable, str(script), source.uri, scene.web.uuid, str(pid), str(ready)]
-        with subprocess.Popen(argv) as killer:
-            wait_for(ready.exists, "the killer did not start")
-            migration.speed_up()
-            assert killer.wait(60) == 0
+    def kill(migration: SlowMigration) -> None:
+        kill_at_switchover(migration, source, destination, tmp_path / "ready")
 
-    migration = migrate_slowly(scene, kill_at_switchover)
+    migration = migrate_slowly(scene, kill)
     assert migration.error is not None
     scene.cloud.wait_event(FAILED, scene.web.uuid, after=failed)
     scene.check_alive(source)

@@ -7,7 +7,7 @@ from typing import Any
 
 import psutil
 import pytest
-from test_main_faults import qemu_pid
+from migrations import qemu_pid
 
 from devstack.cloud import Cloud, wait_for
 from devstack.lab import Guest, Host, Lab, Nic

@@ -44,11 +44,12 @@ _ALIKE = 16
 
 
 class Cut(msgspec.Struct, frozen=True, kw_only=True):
-    """`frames` begin behind what the guest has seen; `kept` is which of them QEMU keeps.
+    """The frames behind what the guest has seen are `thrown`, `kept` by QEMU, and `waiting`.
     `delivered_ns`: when the last one before them came, in ns since 1970."""
 
-    frames: list[bytes]
-    kept: int | None = None
+    thrown: list[bytes] = []
+    kept: list[bytes] = []
+    waiting: list[bytes]
     exact: bool = True
     detail: str = ""
     delivered_ns: int | None = None
@@ -64,22 +65,21 @@ async def find_cut(
     waiting_now = [frame for frame in waiting if frame != NOBODYS]
     taken = probed and NOBODYS not in waiting
     if len(queues) != 1:
-        return Cut(frames=waiting_now, exact=False, detail=f"{len(queues)} queues")
+        return Cut(waiting=waiting_now, exact=False, detail=f"{len(queues)} queues")
     await asyncio.sleep(_SHOWN)
     seen = mirror.frames()
     place = _place(seen, waiting_now)
     if place is None:
-        return Cut(frames=waiting_now, exact=taken, detail="the mirror has not the frame")
-    kept = 0 if taken else 1
-    thrown = int(_was_thrown(last))
-    delivered = max(0, place - kept - thrown)
-    mine = [frame for _, frame in seen[delivered:place]]
+        return Cut(waiting=waiting_now, exact=False, detail="the mirror has not the frame")
+    kept = place if taken else max(0, place - 1)
+    thrown = max(0, kept - _was_thrown(last))
     return Cut(
-        frames=[*mine, *waiting_now],
-        kept=len(mine) - 1 if kept and mine else None,
+        thrown=[frame for _, frame in seen[thrown:kept]],
+        kept=[frame for _, frame in seen[kept:place]],
+        waiting=waiting_now,
         exact=reads is not None,
         detail="" if reads is not None else "no trace of QEMU's reads",
-        delivered_ns=seen[delivered - 1][0] if delivered else None,
+        delivered_ns=seen[thrown - 1][0] if thrown else None,
     )
 
 

@@ -9,12 +9,11 @@ from vnet_agent.handover.frame import HEADER
 
 
 class Frame(msgspec.Struct, frozen=True):
-    """One frame for the port at `port`; `kept` by a QEMU that gives it to its guest itself if
-    that stays."""
+    """One frame for the port at `port`. `copied`: not taken from the tap, but seen there."""
 
     port: int
     data: bytes
-    kept: bool = False
+    copied: bool = False
 
 
 class Marker(msgspec.Struct, frozen=True):

@@ -114,6 +114,7 @@ class SourceHandover:
         self._gone = False
         self._opened = asyncio.Event()
         self._settled = asyncio.Event()
+        self._thrown: list[Frame] = []
         self._flushing = asyncio.Lock()
         self._learned = False
 
@@ -174,13 +175,17 @@ class SourceHandover:
         tap.holding.relay(wanted=True)
         cut = await find_cut(tap.queues, tap.mirror, tap.sender, tap.reads)
         LOG.info(
-            "%s: %d frames wait behind the cut%s", tap.name, len(cut.frames),
+            "%s: %d frames wait behind the cut%s", tap.name, len(cut.waiting),
             "" if cut.exact else f", which is not exact: {cut.detail}",
         )  # fmt: skip
         if not cut.exact:
             self.summary.exact, self.summary.detail = False, cut.detail
-        for number, frame in enumerate(cut.frames):
-            self.outbox.put(Frame(tap.index, frame, kept=number == cut.kept))
+        for frame in (*cut.thrown, *cut.kept):
+            self.outbox.put(Frame(tap.index, frame, copied=True))
+        for frame in cut.waiting:
+            self.outbox.put(Frame(tap.index, frame))
+        if self._reading:  # else the guest went on meanwhile, and nothing was thrown away
+            self._thrown += [Frame(tap.index, frame) for frame in cut.thrown]
         return cut
 
     def _listen(self, tap: _Tap) -> None:
@@ -244,11 +249,14 @@ class SourceHandover:
                 if queue.fileno() >= 0:
                     loop.remove_reader(queue.fileno())
 
-    def give_back(self) -> int:
-        """The guest goes on here: what was taken from its taps goes there again."""
+    async def give_back(self) -> int:
+        """The guest goes on here: what was taken from its taps goes there again, and what QEMU
+        threw away. What it kept it gives to the guest itself."""
         self.stop()
+        await self._settled.wait()
         by_index = {tap.index: tap for tap in self._taps}
-        frames = [frame for frame in self.outbox.all_frames() if not frame.kept]
+        taken = [frame for frame in self.outbox.all_frames() if not frame.copied]
+        frames = [*self._thrown, *taken]
         given = sum(by_index[frame.port].sender.send(frame.data) for frame in frames)
         if frames:
             LOG.info("%d of %d frames were given back to the taps", given, len(frames))

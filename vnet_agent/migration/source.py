@@ -185,7 +185,7 @@ class SourceRunner(Runner):
         elif action is Action.KEEP:
             await inventory.activate(report.instance, generation=report.generation)
             if self.handover is not None:
-                self.handover.give_back()
+                await self.handover.give_back()
                 self.handover.close()
         elif action is Action.RELEASE:
             await self._end_handover()
