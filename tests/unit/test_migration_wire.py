@@ -53,6 +53,49 @@ def test_round_trip() -> None:
     assert frames[0].ports == PORTS
 
 
+def stream_of_frames() -> bytes:
+    encoder = wire.Encoder(version=wire.HANDOVER)
+    return b"".join(
+        (
+            encoder.hello(HELLO),
+            encoder.frames(1, 0, [b"one", b"", b"three" * 300]),
+            encoder.mark(wire.Mark(number=3, token=5, last=False)),
+            encoder.frames(0, 4, []),
+            encoder.mark(wire.Mark(number=4, token=0, last=True)),
+            encoder.final(),
+        )
+    )
+
+
+def test_frames_and_marks() -> None:
+    assert decode(stream_of_frames())[1:] == [
+        wire.Frames(1, 0, (b"one", b"", b"three" * 300)),
+        wire.Mark(number=3, token=5, last=False),
+        wire.Frames(0, 4, ()),
+        wire.Mark(number=4, token=0, last=True),
+        wire.Final(rounds=0, chunks=0, size=0),
+    ]
+    with pytest.raises(ValueError, match="can be sent"):
+        wire.Encoder().frames(0, 0, [bytes(wire.MAX_FRAMES)])
+
+
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        (b"\0" * 9, "without its head"),
+        (wire.FRAMES_HEAD.pack(2, 0), "port index 2 of 2"),
+        (wire.FRAMES_HEAD.pack(0, 0) + b"\x01\0\0", "frame 0 of a FRAMES frame is longer"),
+        (wire.FRAMES_HEAD.pack(0, 0) + b"\x02\0\0\0x", "frame 0 of a FRAMES frame is longer"),
+        (wire.FRAMES_HEAD.pack(0, 0) + b"\0\0\0\0" + b"\xff" * 4, "frame 1 of a FRAMES"),
+    ],
+)
+def test_frames_that_are_none(payload: bytes, said: str) -> None:
+    encoder = wire.Encoder()
+    data = encoder.hello(HELLO) + encoder._encode(wire.FrameType.FRAMES, payload)
+    with pytest.raises(exceptions.RecordError, match=said):
+        decode(data)
+
+
 @given(st.lists(st.integers(0, 1200), max_size=30))
 def test_pieces_of_any_size(cuts: list[int]) -> None:
     data = b"".join(frames_of_stream())
