@@ -57,17 +57,6 @@ def test_straight_once_all_have_gone_on() -> None:
     assert holding.held() == 4
 
 
-def test_neighbour_leaves_the_frame_to_the_port_that_waits() -> None:
-    """The sender's program does not judge it: it is judged when it goes on."""
-    driver = make_driver()
-    before = driver.counters(PORT).rx_frames
-    driver.holding(PORT).begin(ROOM)
-    driver.holding(PORT).extend(60)
-    _, _, out = driver.native.run(c.FROM_PORT, tap(FLAT, A), datagram(A, B))
-    assert [way for way, _ in out] == [tap(FLAT, B)]
-    assert driver.counters(PORT).rx_frames == before
-
-
 def test_change_of_the_port_does_not_end_it() -> None:
     driver = make_driver()
     driver.holding(PORT).begin(ROOM)

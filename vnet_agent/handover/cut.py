@@ -39,6 +39,8 @@ _LOOK = 0.001
 _SHOWN = 3 * RETIRE / 1000
 #: Reads that are looked at: of the frame that QEMU keeps, and before.
 _LAST = 2
+#: Frames of the mirror that are looked at besides those that wait: more have come meanwhile.
+_BEYOND = 4000
 #: How many frames behind the cut must be found in the mirror in a row.
 _ALIKE = 16
 
@@ -67,7 +69,7 @@ async def find_cut(
     if len(queues) != 1:
         return Cut(waiting=waiting_now, exact=False, detail=f"{len(queues)} queues")
     await asyncio.sleep(_SHOWN)
-    seen = mirror.frames()
+    seen = mirror.frames(len(waiting) + _BEYOND)
     place = _place(seen, waiting_now)
     if place is None:
         return Cut(waiting=waiting_now, exact=False, detail="the mirror has not the frame")

@@ -66,9 +66,15 @@ class Mirror:
         for _, start in held[: -_BLOCKS // 2]:
             struct.pack_into("=I", self._ring, start + _STATUS, _KERNEL)
 
-    def frames(self) -> list[tuple[int, bytes]]:
-        """(time in ns since 1970, frame) of what is in the ring, in order."""
-        return [each for _, start in self._shown() for each in self._block(start)]
+    def frames(self, least: int) -> list[tuple[int, bytes]]:
+        """(time in ns since 1970, frame) of the last that came, in order: at least so many, if
+        they are there."""
+        found: list[tuple[int, bytes]] = []
+        for _, start in reversed(self._shown()):
+            found[:0] = self._block(start)
+            if len(found) >= least:
+                break
+        return found
 
     def _shown(self) -> list[tuple[int, int]]:
         """(number, place) of each block that is the agent's, in order."""

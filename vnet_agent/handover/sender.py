@@ -1,5 +1,6 @@
 """Puts frames into a tap, as if they came from the network."""
 
+import errno
 import logging
 import socket
 import struct
@@ -39,10 +40,13 @@ class TapSender:
         self._socket.close()
 
     def send(self, frame: bytes) -> bool:
-        """Whether the kernel took it; whether the datapath lets it pass is another thing."""
+        """Whether the kernel took it. That the datapath refused it, or the tap's queue is full, is
+        counted there."""
         try:
             self._socket.send(sendable(frame))
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ENOBUFS:
+                return True
             LOG.info("%s does not take a frame of %d bytes: %s", self.interface, len(frame), error)
             return False
         return True
