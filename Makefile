@@ -56,6 +56,8 @@ bench-bulk: ## connections exported and imported a second, and what they take
 
 bench-agent: ## memory of an agent with 1,000 ports, and listings of a million connections
 
+bench-migration: ## a VM's frames while it moves under 10,000 of them a second, with and without the hand-over
+
 bench-attack: ## traffic of two guests beside the flood of a third
 
 lint: setup ## ruff and mypy
