@@ -155,7 +155,11 @@ def test_an_instance_moves_with_its_migration(
         for n, phase in enumerate(("prepare", "precopy", "active", "done"))
     ]
     report = make_report(
-        steps=steps, connections_moved=1234, connections_refused={"policy": 2}, vcpu_pause_ms=184.2
+        steps=steps,
+        connections_moved=1234,
+        connections_refused={"policy": 2},
+        vcpu_pause_ms=184.2,
+        network_gap_ms=190.0,
     )
     post(controller, make_event("migration.completed", "beta", data=report, time=now()))
     wait_for(page, lambda: place_of(page) == ["web-1", "beta", "running"])
@@ -165,6 +169,10 @@ def test_an_instance_moves_with_its_migration(
     assert "2 refused" in figures
     assert "184 ms vCPU pause" in figures
     assert texts_of(page, "#migrations .steps .offset")[-1] == "+750.0 ms"
+    assert texts_of(page, "#migrations .timeline .span") == [
+        "prepare 250 ms", "precopy 250 ms", "active 250 ms",
+        "vCPU pause 184 ms", "network gap 190 ms",
+    ]  # fmt: skip
     # Opened by keyboard, it stays open when the other side's report changes it.
     page.find_element(By.CSS_SELECTOR, "#migrations summary").send_keys(Keys.ENTER)
     source = report | {"side": "source", "host": "alpha", "phase": "done", "final_delta_ms": 3.25}

@@ -5,6 +5,7 @@ import msgspec
 from vnet_agent.datapath.base import Connection, Flow, FlowPage, ImportResult, PortCounters
 from vnet_agent.exceptions import MigrationError, UnknownPort
 from vnet_agent.handlers.tables import Tables
+from vnet_agent.migration.totals import Totals
 from vnet_agent.model.migration import Phase, Report
 from vnet_agent.model.port import Port, Role
 from vnet_agent.packets.feed import PacketFeed
@@ -96,6 +97,8 @@ class Migrations:
         self.calls = []
         self.gate = None
         self.error = None
+
+    totals = Totals()
 
     def reports(self):
         return [REPORT]

@@ -7,7 +7,9 @@ import threading
 
 import datapath_bench as b
 import frames as f
+import msgspec
 import pytest
+from api_fakes import Migrations
 from prometheus_client.parser import text_string_to_metric_families
 from sight_agent import Agent
 
@@ -15,6 +17,8 @@ from vnet_agent import config
 from vnet_agent.api.metrics import MetricsServer
 from vnet_agent.datapath import flowcache
 from vnet_agent.exceptions import DatapathError, JournalError, MetricsError
+from vnet_agent.migration.totals import Totals
+from vnet_agent.model.migration import Phase, Report
 
 LABELS = {"port": b.PORT, "instance": b.INSTANCE, "tap": "tap1"}
 
@@ -102,6 +106,33 @@ def test_the_agents_own(agent):
     # `status` says nothing of them here, and that is not "no".
     assert value(samples, "vnet_libvirt_connected") is None
     assert value(samples, "vnet_controller_connected") is None
+
+
+def test_what_migrations_came_to(agent, monkeypatch):
+    totals = Totals()
+    monkeypatch.setattr(Migrations, "totals", totals)
+    report = Report(
+        id="m", instance="i", instance_name="vm", side="destination", source="a",
+        destination="b", generation=2, phase=Phase.DONE, connections_moved=20,
+        connections_refused={"quota": 3}, precopy_rounds=4, final_delta_ms=7.0,
+        vcpu_pause_ms=150.0, network_gap_ms=None, frames_replayed=5, frames_lost=1,
+    )  # fmt: skip
+    totals.add(report)
+    totals.add(msgspec.structs.replace(report, phase=Phase.ABORTED, vcpu_pause_ms=9000.0))
+    samples = scrape(agent)
+    assert value(samples, "vnet_migrations_finished_total", outcome="completed") == 1
+    assert value(samples, "vnet_migrations_finished_total", outcome="failed") == 1
+    assert value(samples, "vnet_migration_connections_moved_total") == 40
+    assert value(samples, "vnet_migration_connections_refused_total", reason="quota") == 6
+    assert value(samples, "vnet_migration_precopy_rounds_total") == 8
+    assert value(samples, "vnet_migration_frames_total", outcome="replayed") == 10
+    assert value(samples, "vnet_migration_frames_total", outcome="lost") == 2
+    assert value(samples, "vnet_migration_frames_total", outcome="duplicated") == 0
+    pause = "vnet_migration_vcpu_pause_seconds"
+    assert value(samples, f"{pause}_sum") == 9.15
+    for bound, count in (("0.1", 0), ("0.2", 1), ("5.0", 1), ("+Inf", 2)):
+        assert value(samples, f"{pause}_bucket", le=bound) == count
+    assert value(samples, "vnet_migration_network_gap_seconds_count") == 0
 
 
 @pytest.mark.parametrize("is_up", [True, False])

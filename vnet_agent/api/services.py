@@ -11,6 +11,7 @@ from vnet_agent.bus import Bus
 from vnet_agent.datapath.base import Driver
 from vnet_agent.events.log import EventLog
 from vnet_agent.handlers.tables import Tables
+from vnet_agent.migration.totals import Totals
 from vnet_agent.model.migration import Report
 from vnet_agent.model.port import PortState
 from vnet_agent.model.virt import HookCall
@@ -28,6 +29,8 @@ class Inventory(Protocol):
 
 class Migrations(Protocol):
     def reports(self) -> Sequence[Report]: ...
+    @property
+    def totals(self) -> Totals: ...
 
     def report(self, id: str) -> Report:  # noqa: A002
         """Raises MigrationError for an unknown id."""

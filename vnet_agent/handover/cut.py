@@ -73,7 +73,9 @@ async def find_cut(
     place = _place(seen, waiting_now)
     if place is None:
         return Cut(waiting=waiting_now, exact=False, detail="the mirror has not the frame")
-    kept = place if taken else max(0, place - 1)
+    if not place and not taken:
+        return Cut(waiting=waiting_now, exact=False, detail="QEMU keeps a frame from before")
+    kept = place if taken else place - 1
     thrown = max(0, kept - _was_thrown(last))
     return Cut(
         thrown=[frame for _, frame in seen[thrown:kept]],

@@ -63,6 +63,7 @@ class Exporter:
             last=journal["last"],
             pending=pending,
             reports=list(services.migrations.reports()),
+            totals=services.migrations.totals,
             is_capturing=self._is_capturing(),
         )
 

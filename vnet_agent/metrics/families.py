@@ -5,9 +5,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
 from vnet_agent.datapath.base import PortCounters, PortEntry
+from vnet_agent.migration.totals import BUCKETS, Totals
 from vnet_agent.model.migration import Report
 from vnet_agent.model.port import PortState
 
@@ -30,6 +36,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     last: int | None
     pending: int | None
     reports: Sequence[Report]
+    totals: Totals
     is_capturing: bool
     failed: Mapping[str, bool]
 
@@ -38,6 +45,7 @@ def make_families(figures: Figures) -> Iterator[Metric]:
     yield from _agent(figures)
     yield from _journal(figures)
     yield from _ports(figures)
+    yield from _migrations(figures.totals)
 
 
 def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
@@ -78,6 +86,51 @@ def _agent(figures: Figures) -> Iterator[Metric]:
     ):
         migrations.add_metric([side, phase], count)
     yield migrations
+
+
+def _migrations(totals: Totals) -> Iterator[Metric]:
+    finished = CounterMetricFamily(
+        "vnet_migrations_finished", "Migrations to this host that are over.", labels=("outcome",)
+    )
+    for outcome in ("completed", "failed"):
+        finished.add_metric([outcome], totals.finished[outcome])
+    yield finished
+    yield CounterMetricFamily(
+        "vnet_migration_connections_moved",
+        "Connections that came with VMs to this host.",
+        value=totals.moved,
+    )
+    refused = CounterMetricFamily(
+        "vnet_migration_connections_refused",
+        "Connections of VMs that came to this host that were not taken, by reason.",
+        labels=("reason",),
+    )
+    for reason, count in sorted(totals.refused.items()):
+        refused.add_metric([reason], count)
+    yield refused
+    yield CounterMetricFamily(
+        "vnet_migration_precopy_rounds", "Rounds of changed connections.", value=totals.rounds
+    )
+    frames = CounterMetricFamily(
+        "vnet_migration_frames",
+        "Frames of VMs that came to this host: replayed, lost at a full queue, or doubled.",
+        labels=("outcome",),
+    )
+    for name, count in totals.frames.items():
+        frames.add_metric([name.removeprefix("frames_")], count)
+    yield frames
+    for name, durations in totals.durations.items():
+        buckets: list[tuple[str, float]] = []
+        total = 0
+        for bound, count in zip((*map(str, BUCKETS), "+Inf"), durations.counts, strict=True):
+            total += count
+            buckets.append((bound, total))
+        yield HistogramMetricFamily(
+            f"vnet_migration_{name.removesuffix('_ms')}_seconds",
+            "Of migrations to this host; see vnetctl migration show.",
+            buckets=buckets,
+            sum_value=durations.sum,
+        )
 
 
 def _journal(figures: Figures) -> Iterator[Metric]:

@@ -285,6 +285,7 @@ class DestinationRunner(Runner):
         if self._announcing is not None:
             await asyncio.wait({self._announcing})
         done = self.session.phase is Phase.DONE
+        self.context.totals.add(self.report)
         await self._emit(Type.MIGRATION_COMPLETED if done else Type.MIGRATION_FAILED)
         await self.context.store.save(self.report)
         await self.context.store.drop_session(self.report.id)

@@ -26,6 +26,7 @@ from vnet_agent.migration.server import Server
 from vnet_agent.migration.session import News
 from vnet_agent.migration.source import SourceRunner
 from vnet_agent.migration.store import OpenSession, Store
+from vnet_agent.migration.totals import Totals
 from vnet_agent.model.migration import Phase, Report
 from vnet_agent.model.port import Port, PortState, Role
 from vnet_agent.model.virt import ConnectionChange, DomainEvent, DomainState, HookCall
@@ -113,6 +114,10 @@ class Migrations:
             await self._client.close()
         await self._store.close()
         self._executor.shutdown(wait=False)
+
+    @property
+    def totals(self) -> Totals:
+        return self._context.totals
 
     def reports(self) -> list[Report]:
         """The newest last."""

@@ -15,6 +15,7 @@ from vnet_agent.datapath.base import Driver
 from vnet_agent.migration import seams
 from vnet_agent.migration.session import Action, News, Session
 from vnet_agent.migration.store import Store
+from vnet_agent.migration.totals import Totals
 from vnet_agent.model.migration import Phase, Report, Step
 
 LOG = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ class Context:
         self.events = events
         self.controller = controller
         self.store = store
+        self.totals = Totals()
         self.boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self._executor = executor
 

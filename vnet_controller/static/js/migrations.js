@@ -1,4 +1,4 @@
-// The last migrations: numbers on the line, both sides' steps below.
+// The last migrations: numbers on the line; below, a timeline and both sides' steps.
 
 import { arrange, find, legible, make, setText, state } from "./dom.js";
 import { count, milliseconds, time } from "./format.js";
@@ -95,7 +95,45 @@ function makeReport(migration) {
   }
   add("Generation", String(migration.generation));
   const error = migration.error ? make("p", { class: "error", text: legible(migration.error) }) : null;
-  return make("div", { class: "report" }, error, table, makeSteps(migration));
+  return make("div", { class: "report" }, error, makeTimeline(migration), table, makeSteps(migration));
+}
+
+/** When each phase began, by one side's clock: the destination's where it has told of it. */
+function phasesOf(migration) {
+  const side = migration.steps.some((step) => step.side === "destination") ? "destination" : "source";
+  const begins = new Map();
+  for (const step of migration.steps) {
+    if (step.side === side && !begins.has(step.phase)) begins.set(step.phase, step.time_ns / 1e6);
+  }
+  return [...begins].map(([phase, begin], index, all) => ({
+    phase,
+    length: index + 1 < all.length ? all[index + 1][1] - begin : null,
+  }));
+}
+
+/** The phases in proportion, and below them how long the guest stood still and heard nothing. */
+function makeTimeline(migration) {
+  const phases = phasesOf(migration).filter(({ length }) => length !== null);
+  const bar = (kind, length, label) => {
+    const node = make("span", { class: `span ${kind}`, title: label, text: label });
+    node.style.flexGrow = String(Math.max(length, 0));
+    return node;
+  };
+  const row = (...spans) => make("div", { class: "row" }, ...spans);
+  const rows = [
+    row(...phases.map(({ phase, length }) => bar(phase, length, `${phase} ${milliseconds(length)}`))),
+  ];
+  const silences = [
+    ["pause", "vCPU pause", migration.vcpu_pause_ms],
+    ["gap", "network gap", migration.network_gap_ms],
+  ].filter(([, , length]) => length !== null);
+  const longest = Math.max(...silences.map(([, , length]) => length));
+  for (const [kind, word, length] of silences) {
+    const rest = make("span", { class: "rest" });
+    rest.style.flexGrow = String(longest - length);
+    rows.push(row(bar(kind, length, `${word} ${milliseconds(length)}`), rest));
+  }
+  return make("div", { class: "timeline" }, ...rows);
 }
 
 function makeSteps(migration) {
