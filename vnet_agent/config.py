@@ -276,7 +276,8 @@ MIGRATION: list[cfg.Opt] = [
         default=64,
         min=1,
         max=4096,
-        help="MiB of a VM's frames that the source holds at most; then they wait in the tap.",
+        help="MiB of a VM's frames that each host holds at most; what is more waits in the "
+        "source's tap.",
     ),
     _seconds(
         "relay_time",

@@ -11,6 +11,7 @@ import psutil
 
 from devstack.cloud import wait_for
 from devstack.lab import Guest, Host
+from devstack.lab.guest_vm import LIVE_MIGRATION
 
 #: So slow that the pre-copy does not end, in MiB/s.
 SLOW = 1
@@ -24,17 +25,24 @@ class SlowMigration(threading.Thread):
     with a panic of the guest's kernel at the destination.
     """
 
-    def __init__(self, guest: Guest, destination: Host) -> None:
+    def __init__(self, guest: Guest, destination: Host, *, flags: int = LIVE_MIGRATION) -> None:
         super().__init__(daemon=True)
+        self._flags = flags
         self.error: libvirt.libvirtError | None = None
         self.guest = guest
         self._destination = destination
 
     def run(self) -> None:
         try:
-            self.guest.migrate(self._destination, bandwidth=SLOW)
+            self.guest.migrate(self._destination, flags=self._flags, bandwidth=SLOW)
         except libvirt.libvirtError as error:
             self.error = error
+
+    def start_post_copy(self) -> None:
+        """The guest goes on at the destination, where its memory comes page by page."""
+        domain = self.guest.domain
+        wait_for(lambda: domain.jobStats().get("memory_processed"), "libvirt sends no memory")
+        domain.migrateStartPostCopy()
 
     def speed_up(self) -> None:
         """Only once memory is on its way: libvirt sets the migration's own speed before that."""

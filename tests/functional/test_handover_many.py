@@ -3,12 +3,15 @@
 import concurrent.futures
 from collections.abc import Iterator
 
+import libvirt
 import pytest
+from migrations import SlowMigration
 from test_handover import RULES, WHOLE, losses, migrate, other, streams, wait_received
 
 from devstack.cloud import Cloud, wait_for
 from devstack.lab import Guest, Lab, Nic, Peer
 from devstack.lab.cache import LOGS
+from devstack.lab.guest_vm import LIVE_MIGRATION
 
 RATE = 1000
 COMPLETED = "vnet.instance.migration.completed"
@@ -69,6 +72,29 @@ def test_two_that_change_places(cloud: Cloud, peer: Peer) -> None:
         for guest in guests:
             peer.control.close_udp(guest.name)
             guest.destroy()
+
+
+def test_post_copy(cloud: Cloud, peer: Peer) -> None:
+    guest = cloud.lab.guest("post", cloud.lab.hosts[0], ("10.0.0.41/24",))
+    cloud.boot(guest)
+    peer.control.send_udp("post", guest.address, RATE)
+    try:
+        wait_received(guest.control)
+        destination = other(cloud, guest)
+        flags = LIVE_MIGRATION | libvirt.VIR_MIGRATE_POSTCOPY
+        migration = SlowMigration(guest, destination, flags=flags)
+        migration.start()
+        migration.start_post_copy()
+        migration.join(60)
+        assert migration.error is None
+        report = cloud.wait_event(COMPLETED, guest.uuid)["data"]
+        assert any("POSTCOPY" in step["detail"] for step in report["steps"])
+        wait_received(guest.control)
+        assert losses(guest.control) == [WHOLE]
+        assert (report["frames_lost"], report["frames_duplicated"]) == (0, 0)
+    finally:
+        peer.control.close_udp("post")
+        guest.destroy()
 
 
 def test_paused_by_its_user(cloud: Cloud, peer: Peer) -> None:

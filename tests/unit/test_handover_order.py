@@ -204,6 +204,13 @@ async def test_full_room_is_counted_and_does_not_hold_up(bench: Bench) -> None:
     assert (bench.tally.lost, bench.holding.state) == (3, "straight")
 
 
+def test_backlog_is_what_cannot_go_on(bench: Bench) -> None:
+    bench.sends(frame(1), mark(last=False), frame(2))
+    assert bench.port.backlog() == len(frame(1)) + len(frame(2))
+    bench.port.ready()
+    assert bench.port.backlog() == 0
+
+
 async def test_source_that_is_lost(bench: Bench) -> None:
     """What waits follows all the same."""
     bench.port.ready()

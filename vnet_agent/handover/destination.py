@@ -150,6 +150,10 @@ class ArrivingPort:
         self._from_source.extend(items)
         self._pump()
 
+    def backlog(self) -> int:
+        """Bytes of frames of the source that are held here, as policy and connections are not."""
+        return sum(len(item) for item in self._from_source if not isinstance(item, Mark))
+
     def source_ended(self) -> None:
         """No more comes from there."""
         if not self.learned.is_set():
@@ -316,6 +320,10 @@ class DestinationHandover:
     def take(self, index: int, items: Sequence[bytes | Mark]) -> None:
         if index < len(self._ports):
             self._ports[index].from_source(items)
+
+    def backlog(self) -> int:
+        """Bytes of frames that came from the source and cannot go on yet."""
+        return sum(port.backlog() for port in self._ports)
 
     def mark(self, mark: Mark) -> None:
         for port in self._ports:

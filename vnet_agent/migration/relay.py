@@ -40,6 +40,7 @@ class Relay:
             self._ask,
             queue=options.queue_frames,
         )
+        self._room = options.buffer_mib << 20
         self._indices: list[int | None] = []
 
     async def run(self, peer: Peer) -> None:
@@ -139,6 +140,8 @@ class Relay:
                         self._broken = frame.reason
                         return True
                     self._take(frame)
+                if self._handover.backlog() > self._room:
+                    await self._ready.wait()  # and the source holds what it has
             decoder.finish()
         return True
 
