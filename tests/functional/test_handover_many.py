@@ -74,6 +74,25 @@ def test_two_that_change_places(cloud: Cloud, peer: Peer) -> None:
             guest.destroy()
 
 
+def test_there_and_back_at_once(cloud: Cloud, peer: Peer) -> None:
+    """Taps stay where they are: what the first migration still holds must not be in the way."""
+    guest = cloud.lab.guest("back", cloud.lab.hosts[0], ("10.0.0.42/24",))
+    cloud.boot(guest)
+    peer.control.send_udp("back", guest.address, RATE)
+    try:
+        wait_received(guest.control)
+        for _ in range(4):
+            guest.migrate(other(cloud, guest), unplug=False)
+        wait_received(guest.control)
+        assert losses(guest.control) == [WHOLE]
+        for number in range(4):
+            cloud.wait_event(COMPLETED, guest.uuid, after=number)
+    finally:
+        peer.control.close_udp("back")
+        guest.destroy()
+        guest.unplug(other(cloud, guest))
+
+
 def test_post_copy(cloud: Cloud, peer: Peer) -> None:
     guest = cloud.lab.guest("post", cloud.lab.hosts[0], ("10.0.0.41/24",))
     cloud.boot(guest)

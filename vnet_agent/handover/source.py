@@ -222,7 +222,8 @@ class SourceHandover:
         async with self._flushing:
             if last and not self._learned:
                 self._learned = True
-                await moved()
+                with contextlib.suppress(exceptions.VnetError):  # it has a newer owner
+                    await moved()
                 await asyncio.sleep(_GRACE)
             if self._reading:
                 for tap in self._taps:
@@ -278,6 +279,9 @@ class SourceHandover:
         for tap in self._taps:
             with contextlib.suppress(OSError, exceptions.VnetError, LookupError):
                 tap.holding.relay(wanted=False)
+            # At once: another QEMU may be about to open the tap, which takes one reader only.
+            for queue in tap.queues:
+                queue.close()
             _in_thread(tap.close)
         self._taps.clear()
 

@@ -134,6 +134,8 @@ class Migrations:
         """Before the hook is answered: a coming VM's ports are armed, if that can be done fast."""
         if self._closed:
             return
+        if call.operation in ("migrate", "prepare", "start"):
+            self._server.let_go(call.domain)
         if call.operation != "migrate":
             if call.operation in ("prepare", "start") and (late := self._accept(call.domain)):
                 await self._wait_prepared(late)

@@ -91,6 +91,12 @@ class Server:
             if session.report.instance == instance and not session.over
         ]
 
+    def let_go(self, domain: str) -> None:
+        """Before a QEMU opens the taps of the domain here: no other may have them open."""
+        for session in self.sessions.values():
+            if session.report.instance_name == domain:
+                session.let_go()
+
     # -- routes
 
     async def _locate(self, request: web.Request) -> web.StreamResponse:

@@ -124,6 +124,13 @@ class SourceRunner(Runner):
             return messages.Outcome.PENDING
         return messages.Outcome.KEPT if self.session.kept else messages.Outcome.ENDED
 
+    def let_go(self) -> None:
+        """The VM is about to start or to come here again: its taps are needed."""
+        if self.handover is not None and self.handover.active:
+            LOG.info("Migration %s: the VM comes back, its late frames do not", self.report.id)
+            self.handover.close()
+            self._relayed.set()
+
     async def flush(self, token: int, *, last: bool) -> None:
         """Put a MARK behind the frames that have come."""
         if self.handover is not None:
