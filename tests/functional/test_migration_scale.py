@@ -21,7 +21,7 @@ COMPLETED = "vnet.instance.migration.completed"
 #: csrc/core/record.h; behind the counts each end's window: end, max_end, max_ack, scale, flags,
 #: max_window.
 RECORD = struct.Struct("<HBBHH16s16sBBBxIQQ2Q2Q" + "IIIBBH" * 2)
-REMAINING = 12
+REMAINING = 11
 VM4, VM6 = "10.0.0.5", "fd00::5"
 #: protocol, family, port (0: it has none), states
 KINDS = (
@@ -43,7 +43,8 @@ def make_records(count: int) -> bytes:
     for index in range(count):
         proto, family, port, states = KINDS[index % len(KINDS)]
         state = c.STATES.index(dice.choice(states))
-        peer = f"10.64.{index >> 8 & 255}.{index & 255}" if family == 4 else f"fd01::{index:x}"
+        far = (0x0A400000 if family == 4 else 0xFD01 << 112) + index
+        peer = str(ipaddress.IPv4Address(far) if family == 4 else ipaddress.IPv6Address(far))
         windows = [0] * 12
         if proto == 6:
             end = [dice.randrange(1 << 32) for _ in range(6)]
