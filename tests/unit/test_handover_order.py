@@ -204,6 +204,13 @@ async def test_full_room_is_counted_and_does_not_hold_up(bench: Bench) -> None:
     assert (bench.tally.lost, bench.holding.state) == (3, "straight")
 
 
+def test_frames_that_are_none(bench: Bench) -> None:
+    """The other host's bytes: nothing of them ends what comes behind."""
+    bench.port.ready()
+    bench.sends(b"", b"x" * len(PLAIN), frame(2))
+    assert bench.tap[-1] == 2
+
+
 def test_backlog_is_what_cannot_go_on(bench: Bench) -> None:
     bench.sends(frame(1), mark(last=False), frame(2))
     assert bench.port.backlog() == len(frame(1)) + len(frame(2))

@@ -62,7 +62,6 @@ class ArrivingPort:
         self.tap = port.tap
         self.learned = asyncio.Event()
         """Frames come here on their own."""
-        self._uuid = port.uuid
         self._holding = holding
         self._tally = tally
         self._ask = ask
@@ -283,7 +282,6 @@ class DestinationHandover:
         self._ask = ask
         self._queue = queue
         self._ports: list[ArrivingPort] = []
-        self._ready = False
 
     def open(self) -> None:
         """Hold the ports, whose taps are there. Blocks."""
@@ -295,11 +293,8 @@ class DestinationHandover:
                 port.hold(self._queue)
         except (OSError, LookupError, exceptions.VnetError) as error:
             LOG.warning("Frames are not held here: %s", error)
-            self.failure = str(error)
             return
         self.active = True
-
-    failure = ""
 
     def listen(self) -> None:
         """After `open`, in the event loop."""
@@ -330,7 +325,6 @@ class DestinationHandover:
             port.from_source([mark])
 
     def ready(self) -> None:
-        self._ready = True
         for port in self._ports:
             port.ready()
 

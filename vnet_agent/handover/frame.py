@@ -37,4 +37,4 @@ def ethernet(frame: bytes) -> bytes:
 
 def is_group(frame: bytes) -> bool:
     """Whether it is for more than one receiver: a broadcast, or a multicast."""
-    return bool(frame[HEADER] & _GROUP_BIT)
+    return len(frame) > HEADER and bool(frame[HEADER] & _GROUP_BIT)

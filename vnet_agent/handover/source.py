@@ -47,7 +47,6 @@ class Summary(msgspec.Struct, kw_only=True):
     """What the source knows at the end. `delivered_ns`: when the last frame came that the guest
     had here, on this host's clock; None if none was seen. `detail` says why it is not exact."""
 
-    frames: int = 0
     lost: int = 0
     exact: bool = True
     detail: str = ""
@@ -270,7 +269,6 @@ class SourceHandover:
     def close(self) -> None:
         """Let go of the taps. What they still have for the VM is lost, and counted."""
         if self.active:
-            self.summary.frames = self.outbox.frames
             self.summary.lost = self._lost()
         self.stop()
         self.active = False

@@ -152,17 +152,19 @@ class Relay:
                     raise exceptions.RecordError(detail="the frames are another session's")
                 self._indices = [self._index(port) for port in frame.ports]
             case wire.Frames():
-                if frame.number != self._number:
-                    raise exceptions.RecordError(
-                        detail=f"frame {frame.number} where {self._number} was due"
-                    )
+                self._check(frame.number)
                 self._number += len(frame.frames)
                 index = self._indices[frame.port]
                 if index is not None:
                     self._handover.take(index, frame.frames)
             case wire.Mark():
+                self._check(frame.number)
                 self._number = frame.number + 1
                 self._handover.mark(frame)
+
+    def _check(self, number: int) -> None:
+        if number != self._number:
+            raise exceptions.RecordError(detail=f"frame {number} where {self._number} was due")
 
     def _index(self, port: wire.StreamPort) -> int | None:
         for index, mine in enumerate(self._owner.saved.ports):
