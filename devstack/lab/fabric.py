@@ -49,17 +49,18 @@ class Fabric:
         namespace.ip(f"link set {device} up")
 
     @contextlib.contextmanager
-    def hushed(self) -> Iterator[None]:
-        """Meanwhile no broadcast and no multicast passes the data network, and the switch learns
-        from none where a MAC is."""
+    def hushed(self, mac: str | None = None) -> Iterator[None]:
+        """Meanwhile no broadcast and no multicast passes the data network, or none of one MAC, and
+        the switch learns from none where a MAC is."""
         table = "bridge hush"
         listing = self._namespace.run(["ip", "-json", "link", "show", "master", DATA]).stdout
         ports = ", ".join(f'"{port["ifname"]}"' for port in json.loads(listing))
+        sender = "" if mac is None else f"ether saddr {mac} "
         self._nft(
             f"add table {table}\n"
             f"add chain {table} groups {{ type filter hook prerouting priority -300; }}\n"
             f"add rule {table} groups iifname {{ {ports} }} "
-            "meta pkttype { broadcast, multicast } drop\n"
+            f"{sender}meta pkttype {{ broadcast, multicast }} drop\n"
         )
         try:
             yield

@@ -49,6 +49,28 @@ def test_four_ports(cloud: Cloud, peer: Peer) -> None:
         guest.destroy()
 
 
+def test_port_that_nobody_hears_of(cloud: Cloud, peer: Peer) -> None:
+    """That others know the way to one port does not say that they know it to the next."""
+    nics = [Nic(addresses=(f"10.0.{net}.5/24",)) for net in range(2)]
+    guest = cloud.lab.guest("unheard", cloud.lab.hosts[0], nics=nics)
+    near = cloud.lab.guest("near", cloud.lab.hosts[0], ("10.0.1.6/24",))
+    cloud.boot(guest, near)
+    senders = [(peer, "10.0.0.5"), (peer, "10.0.1.5"), (near, "10.0.1.5")]
+    for number, (sender, address) in enumerate(senders):
+        sender.control.send_udp(f"heard-{number}", address, RATE)
+    try:
+        wait_received(guest.control, 3)
+        guest.control.send_udp("answer", "10.0.1.100", 5)  # at last they hear
+        with cloud.lab.fabric.hushed(guest.spec.nics[1].mac):
+            report = migrate(cloud, guest, guest.control, 3)
+            assert losses(guest.control) == [WHOLE] * 3, report
+    finally:
+        for number in range(2):
+            peer.control.close_udp(f"heard-{number}")
+        near.destroy()
+        guest.destroy()
+
+
 def test_two_that_change_places(cloud: Cloud, peer: Peer) -> None:
     guests = [
         cloud.lab.guest(f"place-{n}", cloud.lab.hosts[n], (f"10.0.0.{30 + n}/24",))

@@ -161,9 +161,9 @@ class FakeInventory:
         self._check(instance, generation, "activate")
         self._set_role(instance, Role.ACTIVE, generation)
 
-    async def mark_moved(self, instance: str, *, generation: int) -> None:
+    async def mark_moved(self, instance: str, *, generation: int, port: str | None = None) -> None:
         self._check(instance, generation, "mark_moved")
-        self._set_role(instance, Role.MOVED, generation)
+        self._set_role(instance, Role.MOVED, generation, port)
 
     async def set_generation(self, instance: str, *, generation: int) -> None:
         self._check(instance, generation, "set_generation")
@@ -179,9 +179,12 @@ class FakeInventory:
         for callback in self._callbacks:
             callback()
 
-    def _set_role(self, instance: str, role: Role, generation: int) -> None:
+    def _set_role(
+        self, instance: str, role: Role, generation: int, port: str | None = None
+    ) -> None:
         for state in self.of_instance(instance):
-            self.put([state.port], role, generation)
+            if port in (None, state.port.uuid):
+                self.put([state.port], role, generation)
 
     def _check(self, instance: str, generation: int, what: str) -> None:
         self.log.append(f"{what} {generation}")

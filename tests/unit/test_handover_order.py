@@ -127,7 +127,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 
 def mark(*, last: bool) -> Mark:
-    return Mark(number=0, token=0, last=last)
+    return Mark(number=0, port=0, token=0, last=last)
 
 
 def test_nothing_before_the_state_and_nobodys_first(bench: Bench) -> None:

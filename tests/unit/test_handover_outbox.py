@@ -14,7 +14,7 @@ def frame(number: int, size: int = 100) -> Frame:
 
 async def test_taken_in_order_and_again() -> None:
     outbox = Outbox(1000)
-    items = [frame(1), Marker(7, True), frame(2)]
+    items = [frame(1), Marker(1, 7, True), frame(2)]
     for item in items:
         outbox.put(item)
     assert await outbox.take(0, 10000) == items

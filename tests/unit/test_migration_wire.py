@@ -59,9 +59,9 @@ def stream_of_frames() -> bytes:
         (
             encoder.hello(HELLO),
             encoder.frames(1, 0, [b"one", b"", b"three" * 300]),
-            encoder.mark(wire.Mark(number=3, token=5, last=False)),
+            encoder.mark(wire.Mark(number=3, port=1, token=5, last=False)),
             encoder.frames(0, 4, []),
-            encoder.mark(wire.Mark(number=4, token=0, last=True)),
+            encoder.mark(wire.Mark(number=4, port=0, token=0, last=True)),
             encoder.final(),
         )
     )
@@ -70,9 +70,9 @@ def stream_of_frames() -> bytes:
 def test_frames_and_marks() -> None:
     assert decode(stream_of_frames())[1:] == [
         wire.Frames(1, 0, (b"one", b"", b"three" * 300)),
-        wire.Mark(number=3, token=5, last=False),
+        wire.Mark(number=3, port=1, token=5, last=False),
         wire.Frames(0, 4, ()),
-        wire.Mark(number=4, token=0, last=True),
+        wire.Mark(number=4, port=0, token=0, last=True),
         wire.Final(rounds=0, chunks=0, size=0),
     ]
     with pytest.raises(ValueError, match="can be sent"):

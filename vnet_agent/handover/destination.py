@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -54,7 +55,7 @@ class Tally(msgspec.Struct, kw_only=True):
 
 
 class ArrivingPort:
-    """One port. `ask(outside)` asks the VM's last host for a MARK."""
+    """One port. `ask(outside)` asks the VM's last host for a MARK of it."""
 
     def __init__(
         self, port: Arriving, holding: Holding, tally: Tally, ask: Callable[[bool], None]
@@ -74,6 +75,8 @@ class ArrivingPort:
         self._open = False
         """What waits may follow: all that came before it has gone on."""
         self._gone_on = 0
+        self._overflowed = 0
+        """Frames that found no room to wait in."""
         self._ready = False
         self._dropped: int | None = None
 
@@ -103,7 +106,8 @@ class ArrivingPort:
         self._read_waiting()
         if self._sender is not None:
             self._follow()
-        self._tally.lost += self._overflow() + len(self._waiting)
+        self._see_overflow()
+        self._tally.lost += self._overflowed + len(self._waiting)
         self._waiting.clear()
         # An interface's end takes the kernel its time.
         asyncio.get_running_loop().run_in_executor(None, self._room.close)
@@ -156,7 +160,7 @@ class ArrivingPort:
     def source_ended(self) -> None:
         """No more comes from there."""
         if not self.learned.is_set():
-            self.from_source([Mark(number=0, token=0, last=True)])
+            self.from_source([Mark(number=0, port=0, token=0, last=True)])
 
     def _on_waiting(self) -> None:
         self._read_waiting()
@@ -237,7 +241,7 @@ class ArrivingPort:
 
     def _tell(self) -> None:
         with contextlib.suppress(exceptions.VnetError, LookupError):
-            self._holding.sent_on(self._gone_on + self._overflow())
+            self._holding.sent_on(self._gone_on + self._overflowed)
 
     def _send(self, frame: bytes) -> None:
         if self._sender is None or not self._sender.send(frame):
@@ -248,20 +252,21 @@ class ArrivingPort:
         quiet, deadline = 0.0, time.monotonic() + _DRAIN
         while quiet < _QUIET and time.monotonic() < deadline:
             await asyncio.sleep(_LOOK)
+            self._see_overflow()
             self._on_waiting()
             try:
-                behind = self._holding.held() - self._gone_on - self._overflow()
+                behind = self._holding.held() - self._gone_on - self._overflowed
                 quiet = 0.0 if behind > 0 else quiet + _LOOK
             except (exceptions.VnetError, LookupError, OSError):
                 break
+        if quiet < _QUIET:
+            LOG.warning("%s: frames wait without end; the last may come late", self.tap)
         self.let_go()
 
-    def _overflow(self) -> int:
-        """Frames that found no room to wait in; before the last MARK nobody needs to know."""
-        if self._room is not None and self.learned.is_set():
+    def _see_overflow(self) -> None:
+        if self._room is not None:
             with contextlib.suppress(OSError):
-                return self._room.dropped()
-        return 0
+                self._overflowed = self._room.dropped()
 
 
 class DestinationHandover:
@@ -271,7 +276,7 @@ class DestinationHandover:
         self,
         ports: Sequence[Arriving],
         driver: Driver,
-        ask: Callable[[bool], None],
+        ask: Callable[[int, bool], None],
         *,
         queue: int,
     ) -> None:
@@ -286,9 +291,9 @@ class DestinationHandover:
     def open(self) -> None:
         """Hold the ports, whose taps are there. Blocks."""
         try:
-            for arriving in self._arriving:
+            for index, arriving in enumerate(self._arriving):
                 holding = self._driver.holding(arriving.uuid)
-                port = ArrivingPort(arriving, holding, self.tally, self._ask)
+                port = ArrivingPort(arriving, holding, self.tally, partial(self._ask, index))
                 self._ports.append(port)
                 port.hold(self._queue)
         except (OSError, LookupError, exceptions.VnetError) as error:
@@ -320,17 +325,18 @@ class DestinationHandover:
         """Bytes of frames that came from the source and cannot go on yet."""
         return sum(port.backlog() for port in self._ports)
 
-    def mark(self, mark: Mark) -> None:
-        for port in self._ports:
-            port.from_source([mark])
-
     def ready(self) -> None:
         for port in self._ports:
             port.ready()
 
-    def source_ended(self) -> None:
-        for port in self._ports:
+    def source_ended(self, index: int | None = None) -> None:
+        """No more comes from there, for any port or for one."""
+        for port in self._ports if index is None else self._ports[index : index + 1]:
             port.source_ended()
+
+    def unlearned(self) -> list[int]:
+        """Ports whose frames nobody was seen to send here on their own."""
+        return [index for index, port in enumerate(self._ports) if not port.learned.is_set()]
 
     async def learned(self) -> None:
         """Until frames come here on their own."""

@@ -17,8 +17,9 @@ class Frame(msgspec.Struct, frozen=True):
 
 
 class Marker(msgspec.Struct, frozen=True):
-    """A place in the order; see wire.Mark."""
+    """A place in the order of the frames for the port at `port`; see wire.Mark."""
 
+    port: int
     token: int
     last: bool
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -27,13 +28,18 @@ _WATCH = 0.003
 _BATCH = 256
 #: Seconds without reading when there is no room for more: the tap's own queue holds them.
 _PAUSE = 0.005
-#: Seconds until no processor is in the middle of handing a frame to the tap.
-_GRACE = 0.002
+#: Seconds between two looks for frames that are late.
+_LOOK = 0.001
+#: Frames on their way to a tap have come when none came for so many seconds, of at most so many:
+#: processors that are busy hand them over late, and not in the order of those of others.
+_GRACE = (0.004, 0.03)
 #: Bytes of frames that are kept for a stream that breaks, once the VM will not come back.
 _KEEP = 1 << 22
 
 
 InThread = Callable[[Callable[[], None]], Awaitable[None]]
+#: Of the port at this place.
+Moved = Callable[[int], Awaitable[None]]
 
 
 class Departing(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +66,11 @@ class _Tap:
         self.index = index
         self.name = port.tap
         self.holding = holding
+        self.frames = 0
+        """How many were read here."""
+        self.learned = False
+        """Frames go to where the VM is without this host."""
+        self.flushing = asyncio.Lock()
         self.queues: list[TapQueue] = []
         self.reads: Reads | None = None
         self._open: list[Mirror | TapSender | TapQueue | Reads] = []
@@ -114,8 +125,6 @@ class SourceHandover:
         self._opened = asyncio.Event()
         self._settled = asyncio.Event()
         self._thrown: list[Frame] = []
-        self._flushing = asyncio.Lock()
-        self._learned = False
 
     # -- while the guest runs
 
@@ -139,16 +148,19 @@ class SourceHandover:
         self.summary.exact, self.summary.detail = False, detail
         self.close()
 
-    async def watch(self, moved: Callable[[], Awaitable[None]]) -> None:
-        """Until it is over; `moved` is called once others know the way to where the VM is."""
+    async def watch(self, moved: Moved) -> None:
+        """Until it is over; `moved` is called once others know the way to where the port is."""
         while self.active and not self._reading:
             for tap in self._taps:
                 tap.mirror.trim()
             await asyncio.sleep(_TRIM)
-        while self.active and not self._learned:
-            if any(tap.holding.seen_outside() for tap in self._taps):
-                await self.flush(0, moved, last=True)
-            await asyncio.sleep(_WATCH)
+        unheard = list(self._taps)
+        async with asyncio.TaskGroup() as flushing:
+            while self.active and unheard:
+                for tap in [tap for tap in unheard if tap.holding.seen_outside()]:
+                    unheard.remove(tap)
+                    flushing.create_task(self.flush(tap.index, 0, moved, last=True))
+                await asyncio.sleep(_WATCH)
 
     # -- from the guest's pause on
 
@@ -208,28 +220,45 @@ class SourceHandover:
             LOG.info("%s is gone: %s", tap.name, error)
             self.stop()
             return False
+        tap.frames += len(frames)
         for frame in frames:
             self.outbox.put(Frame(tap.index, frame))
         if self._gone:
             self.outbox.forget_sent(_KEEP)
         return len(frames) == most
 
-    async def flush(self, token: int, moved: Callable[[], Awaitable[None]], *, last: bool) -> None:
-        """Put a mark behind all that has come. With `last` what comes to this host goes its own
-        way from now on (`moved`), but for what comes from outside."""
+    async def flush(self, port: int, token: int, moved: Moved, *, last: bool) -> None:
+        """Put a mark behind all that has come for a port. With `last` what comes to this host goes
+        its own way from now on (`moved`), but for what comes from outside."""
         await self._settled.wait()
-        async with self._flushing:
-            if last and not self._learned:
-                self._learned = True
+        if port >= len(self._taps):  # they were given up, or are closed
+            self.outbox.put(Marker(port, token, last))
+            return
+        tap = self._taps[port]
+        async with tap.flushing:
+            if last and not tap.learned:
+                tap.learned = True
                 with contextlib.suppress(exceptions.VnetError):  # it has a newer owner
-                    await moved()
-                await asyncio.sleep(_GRACE)
-            if self._reading:
-                for tap in self._taps:
-                    for queue in tap.queues:
-                        while self._read(tap, queue):
-                            pass
-            self.outbox.put(Marker(token, last))
+                    await moved(port)
+                await self._until_quiet(tap)
+            await self._read_all(tap)
+            self.outbox.put(Marker(port, token, last))
+
+    async def _until_quiet(self, tap: _Tap) -> None:
+        quiet, most = _GRACE
+        began = since = time.monotonic()
+        while (now := time.monotonic()) < min(since + quiet, began + most):
+            before = tap.frames
+            await self._read_all(tap)
+            if tap.frames > before:
+                since = now
+            await asyncio.sleep(_LOOK)
+
+    async def _read_all(self, tap: _Tap) -> None:
+        for queue in tap.queues:
+            while self._reading and (self._read(tap, queue) or self.outbox.full):
+                if self.outbox.full:
+                    await asyncio.sleep(_PAUSE)
 
     def gone(self) -> None:
         """The guest runs at the destination: nothing is given back any more."""

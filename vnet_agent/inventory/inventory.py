@@ -127,9 +127,11 @@ class Inventory:
         """The guest runs here: it has arrived, or its migration was given up."""
         await self._changes.run(self._change(instance, Role.ACTIVE, generation, hold=0.0))
 
-    async def mark_moved(self, instance: str, *, generation: int) -> None:
-        """The guest runs elsewhere; its ports stay until `release`, or for two minutes."""
-        await self._changes.run(self._change(instance, Role.MOVED, generation, hold=HOLD))
+    async def mark_moved(self, instance: str, *, generation: int, port: str | None = None) -> None:
+        """The guest runs elsewhere; its ports or one stay until `release`, or for two minutes."""
+        await self._changes.run(
+            self._change(instance, Role.MOVED, generation, hold=HOLD, port=port)
+        )
 
     async def set_generation(self, instance: str, *, generation: int) -> None:
         """A migration of the VM began and owns its ports from now on."""
@@ -264,9 +266,20 @@ class Inventory:
         await self._settle_all()
 
     async def _change(
-        self, instance: str, role: Role | None, generation: int, *, hold: float
+        self,
+        instance: str,
+        role: Role | None,
+        generation: int,
+        *,
+        hold: float,
+        port: str | None = None,
     ) -> None:
-        entries = self._table.of_instance(instance)
+        """Of all ports of the VM, or of the one with this UUID."""
+        entries = [
+            entry
+            for entry in self._table.of_instance(instance)
+            if port is None or entry.port.uuid == port
+        ]
         for entry in entries:
             self._refuse_older(entry, generation)
         for entry in entries:

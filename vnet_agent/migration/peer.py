@@ -89,9 +89,10 @@ class Peer:
             "POST", path, messages.ActiveRequest(), reply=messages.ActiveReply, wait=True
         )
 
-    async def flush(self, session: str, token: int, *, last: bool) -> None:
-        """Let the source put a MARK behind all the frames that it has; see wire.Mark."""
-        query = f"token={token}&last={int(last)}"
+    async def flush(self, session: str, port: int, token: int, *, last: bool) -> None:
+        """Let the source put a MARK behind all the frames that it has for one of its ports, by
+        its place in the HELLO; see wire.Mark."""
+        query = f"port={port}&token={token}&last={int(last)}"
         await self._call("POST", f"/v1/sessions/{session}/flush?{query}")
 
     async def relayed(self, session: str) -> messages.RelayedReply:

@@ -42,6 +42,8 @@ class Relay:
         )
         self._room = options.buffer_mib << 20
         self._indices: list[int | None] = []
+        """For each of the source's ports the one of this host."""
+        self._greeted = asyncio.Event()
 
     async def run(self, peer: Peer) -> None:
         """Until frames come here straight, and what came late was fetched."""
@@ -89,18 +91,24 @@ class Relay:
                 await self._handover.learned()
         except TimeoutError:
             LOG.info("Migration %s: nobody was seen to know the way here", self._owner.report.id)
-            await self._flush(peer, last=True)
+            for index in self._handover.unlearned():
+                await self._flush(peer, index, last=True)
             await asyncio.sleep(_LAST if not self._broken else 0)
             self._handover.source_ended()
 
-    def _ask(self, outside: bool) -> None:
+    def _ask(self, index: int, outside: bool) -> None:
         if self._owner.peer is not None:
-            self._owner.spawn(self._flush(self._owner.peer, last=outside), "flush")
+            self._owner.spawn(self._flush(self._owner.peer, index, last=outside), "flush")
 
-    async def _flush(self, peer: Peer, *, last: bool) -> None:
+    async def _flush(self, peer: Peer, index: int, *, last: bool) -> None:
+        if not self._broken:
+            await self._greeted.wait()
+        if index not in self._indices:
+            return self._handover.source_ended(index)
         self._token += 1
+        theirs = self._indices.index(index)
         try:
-            await peer.flush(self._owner.report.id, self._token, last=last)
+            await peer.flush(self._owner.report.id, theirs, self._token, last=last)
         except (Refused, *ERRORS) as error:
             LOG.warning("Migration %s: no mark: %s", self._owner.report.id, error)
             self._end_of_frames(f"the source was not reached: {error}")
@@ -127,6 +135,7 @@ class Relay:
 
     def _end_of_frames(self, detail: str) -> None:
         self._broken = self._broken or detail
+        self._greeted.set()
         self._handover.source_ended()
 
     async def _pull(self, peer: Peer, attempt: int) -> bool:
@@ -151,6 +160,7 @@ class Relay:
                 if frame.session != self._owner.report.id:
                     raise exceptions.RecordError(detail="the frames are another session's")
                 self._indices = [self._index(port) for port in frame.ports]
+                self._greeted.set()
             case wire.Frames():
                 self._check(frame.number)
                 self._number += len(frame.frames)
@@ -160,7 +170,9 @@ class Relay:
             case wire.Mark():
                 self._check(frame.number)
                 self._number = frame.number + 1
-                self._handover.mark(frame)
+                index = self._indices[frame.port]
+                if index is not None:
+                    self._handover.take(index, [frame])
 
     def _check(self, number: int) -> None:
         if number != self._number:

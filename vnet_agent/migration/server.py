@@ -158,7 +158,10 @@ class Server:
 
     async def _flush(self, request: web.Request) -> web.StreamResponse:
         session = self._session(request)
-        await session.flush(_number(request, "token"), last=bool(_number(request, "last")))
+        port, token = _number(request, "port"), _number(request, "token")
+        if port >= len(session.reply.ports):
+            raise Problem(400, f"port {port} of {len(session.reply.ports)}")
+        await session.flush(port, token, last=bool(_number(request, "last")))
         return web.Response(status=204)
 
     async def _relayed(self, request: web.Request) -> web.StreamResponse:

@@ -131,10 +131,10 @@ class SourceRunner(Runner):
             self.handover.close()
             self._relayed.set()
 
-    async def flush(self, token: int, *, last: bool) -> None:
-        """Put a MARK behind the frames that have come."""
+    async def flush(self, port: int, token: int, *, last: bool) -> None:
+        """Put a MARK behind the frames that have come for the port."""
         if self.handover is not None:
-            await self.handover.flush(token, self._mark_moved, last=last)
+            await self.handover.flush(port, token, self._mark_port_moved, last=last)
 
     async def relayed(self) -> messages.RelayedReply:
         """The destination needs no more frames: let go of the taps."""
@@ -158,7 +158,7 @@ class SourceRunner(Runner):
     async def _begin(self) -> None:
         if self.handover is not None:
             await self.handover.open(self.context.in_thread)
-            self.spawn(self.handover.watch(self._mark_moved), "hand-over")
+            self.spawn(self.handover.watch(self._mark_port_moved), "hand-over")
 
     async def _publish(self, *, last: bool) -> None:
         if last and self.handover is not None:
@@ -199,9 +199,14 @@ class SourceRunner(Runner):
             await inventory.release(report.instance, generation=report.generation)
             self.post(News.RELEASED)
 
-    async def _mark_moved(self) -> None:
+    async def _mark_moved(self, port: str | None = None) -> None:
         report = self.report
-        await self.context.inventory.mark_moved(report.instance, generation=report.generation)
+        await self.context.inventory.mark_moved(
+            report.instance, generation=report.generation, port=port
+        )
+
+    async def _mark_port_moved(self, index: int) -> None:
+        await self._mark_moved(self.reply.ports[index].uuid)
 
     async def _end_handover(self) -> None:
         """Frames come late as long as somebody does not know where the VM is."""
@@ -344,8 +349,7 @@ def _encode(encoder: wire.Encoder, items: Sequence[Frame | Marker], number: int)
             number += len(frames)
         for item in found:
             if isinstance(item, Marker):
-                parts.append(
-                    encoder.mark(wire.Mark(number=number, token=item.token, last=item.last))
-                )
+                mark = wire.Mark(number=number, port=item.port, token=item.token, last=item.last)
+                parts.append(encoder.mark(mark))
                 number += 1
     return b"".join(parts)

@@ -154,12 +154,13 @@ class Frames(msgspec.Struct, frozen=True):
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """What had come to the sender before `token` was asked for was sent before this.
+    """What had come for the port to the sender before `token` was asked for was sent before this.
 
-    `last`: the sender takes no more of what its own host has for the VM. 0 was asked by nobody.
+    `last`: the sender takes no more of what its own host has for it. 0 was asked by nobody.
     """
 
     number: int
+    port: int
     token: int
     last: bool
 
@@ -365,7 +366,7 @@ class Decoder:
 
     def _check_port(self, port: int) -> None:
         assert self.hello is not None
-        if port >= len(self.hello.ports):
+        if not 0 <= port < len(self.hello.ports):
             raise self._fail(f"port index {port} of {len(self.hello.ports)} ports")
 
     def _decode_records(self, payload: bytes) -> Records:
@@ -379,6 +380,7 @@ class Decoder:
 
     def _check(self, frame: Hello | RoundEnd | Final | Abort | Mark) -> None:
         if isinstance(frame, Mark):
+            self._check_port(frame.port)
             return
         if isinstance(frame, Hello):
             if not len(frame.ports) <= MAX_PORTS:
