@@ -116,8 +116,10 @@ VNET_INLINE void vnet_fill_ip(struct vnet_ctx *ctx, struct vnet_fields *fields,
 		fields->destination_port = p->destination_port;
 	}
 	fields->tcp_flags = p->tcp_flags;
-	fields->type = p->type;
-	fields->code = p->code;
+	if (vnet_is_icmp(p)) {
+		fields->type = p->type;
+		fields->code = p->code;
+	}
 }
 
 VNET_INLINE struct vnet_conn *vnet_walk_conn(struct vnet_ctx *ctx, const struct vnet_port *port,

@@ -153,3 +153,13 @@ def test_a_tcp_connection_is_seen_as_it_grows() -> None:
             *(macs if direction is t.EGRESS else macs[::-1]), f.IPV4, f.ipv4(*ends, f.TCP, body)
         )
         assert pair.run(pair.bench, direction, frame)[1] == "none"
+
+
+def test_type_and_code_are_those_of_icmp_alone() -> None:
+    pair = Pair()
+    for protocol, body in ((f.TCP, f.tcp(4000, 80, f.SYN)), (f.ICMP, f.icmp(8, ident=1))):
+        frame = f.ether(VM, "52:54:00:00:00:02", f.IPV4, f.ipv4(VM4, "10.0.0.2", protocol, body))
+        for name, value in (("type", 0), ("type", 8), ("type", 20), ("code", 0)):
+            wanted = TwinRule(Rule({name: value}, {name: 0xFF}), (("drop", None),))
+            pair.load(0, TwinTable("continue", [wanted]))
+            pair.check(t.EGRESS, frame)
