@@ -333,6 +333,10 @@ class Host:
             )
         )
 
+    def guest_arrives(self) -> None:
+        self.libvirt("STARTED", "MIGRATED")
+        self.libvirt("RESUMED", "MIGRATED")
+
     def reconnected(self) -> None:
         self.bus.publish(ConnectionChange(connected=True))
 
@@ -395,7 +399,7 @@ async def switch(source: Host, destination: Host) -> None:
     """The switchover as libvirt tells it on both hosts, to the end of the session."""
     source.libvirt("SUSPENDED", "MIGRATED")
     await until(lambda: destination.phase is Phase.HANDOVER)
-    destination.libvirt("RESUMED", "MIGRATED")
+    destination.guest_arrives()
     await until(lambda: destination.roles == {Role.ACTIVE})
     await until(lambda: source.roles == {Role.MOVED})
     source.libvirt("STOPPED", "MIGRATED")

@@ -20,7 +20,7 @@ from migration_hosts import (
 from vnet_agent import exceptions
 from vnet_agent.model.migration import Phase
 from vnet_agent.model.port import Role
-from vnet_agent.model.virt import DomainEvent
+from vnet_agent.model.virt import DomainEvent, DomainState
 
 Hosts = tuple[Host, Host]
 
@@ -139,7 +139,7 @@ async def test_there_and_back_with_late_clean_up(hosts: Hosts) -> None:
     await precopy(a, b)
     a.libvirt("SUSPENDED", "MIGRATED")
     await until(lambda: b.phase is Phase.HANDOVER)
-    b.libvirt("RESUMED", "MIGRATED")
+    b.guest_arrives()
     await until(lambda: a.roles == {Role.MOVED})
     # No STOPPED yet. The VM turns round.
     b.driver.change(PORT, 3)
@@ -203,7 +203,7 @@ async def test_guest_gone_before_the_destination_asks(hosts: Hosts) -> None:
     await until(lambda: b.phase is Phase.HANDOVER)
     assert b.driver.keys() == {9}
     await until(lambda: a.phase is Phase.DONE)
-    b.libvirt("RESUMED", "MIGRATED")
+    b.guest_arrives()
     await until(lambda: b.phase is Phase.DONE)
 
 
@@ -212,7 +212,7 @@ async def test_resumed_before_final(hosts: Hosts) -> None:
     a, b = hosts
     await precopy(a, b)
     a.driver.change(PORT, 9)
-    b.libvirt("RESUMED", "MIGRATED")
+    b.guest_arrives()
     await until(lambda: b.roles == {Role.ACTIVE})
     await until(lambda: b.driver.keys() == {9})
     a.libvirt("SUSPENDED", "MIGRATED")
@@ -236,7 +236,7 @@ async def test_downtime_of_libvirt_is_preferred(hosts: Hosts) -> None:
     await precopy(a, b)
     a.libvirt("SUSPENDED", "MIGRATED")
     await until(lambda: b.phase is Phase.HANDOVER)
-    b.libvirt("RESUMED", "MIGRATED")
+    b.guest_arrives()
     await until(lambda: a.roles == {Role.MOVED})
     a.libvirt("STOPPED", "MIGRATED")
     complete_job(a, "MIGRATION_OUT", 123.0)
@@ -289,6 +289,7 @@ async def test_hook_that_was_never_called(hosts: Hosts) -> None:
     b.libvirt("STARTED", "MIGRATED")
     await b.bus.drain()
     assert b.phase is None
+    b.domains = [DomainState(uuid=INSTANCE, name="vm1", state="paused", reason="migration")]
     b.inventory.put(PORTS, Role.ACTIVE, 1)
     await until(lambda: b.phase is Phase.PRECOPY)
     assert b.roles == {Role.STANDBY}

@@ -16,6 +16,7 @@ from vnet_agent.migration.puller import Puller
 from vnet_agent.migration.relay import Relay
 from vnet_agent.migration.runner import Context, Runner
 from vnet_agent.migration.session import Action, DestinationSession, News
+from vnet_agent.migration.source import SourceRunner
 from vnet_agent.migration.store import OpenSession
 from vnet_agent.model.event import Type
 from vnet_agent.model.migration import Phase, Report
@@ -33,6 +34,7 @@ class DestinationRunner(Runner):
 
     `saved` is what a restarted agent goes on from; `floor` is the newest generation of the
     instance that this host knows of. `resumed` says that an earlier process began this session.
+    `departing` are migrations away from here, of the same VM, whose state may not all have gone.
     """
 
     session: DestinationSession
@@ -45,6 +47,7 @@ class DestinationRunner(Runner):
         *,
         floor: int = 0,
         resumed: bool = False,
+        departing: Sequence[SourceRunner] = (),
     ) -> None:
         super().__init__(
             context,
@@ -61,10 +64,13 @@ class DestinationRunner(Runner):
         )
         self.saved = saved
         self.prepared = asyncio.Event()
+        self.heard = resumed
+        """libvirt has told of the guest that is due; what it told before was of another stay."""
         self.peer: Peer | None = None
         self._finder = finder
         self._floor = saved.generation - 1 if resumed else floor
         self._resumed = resumed
+        self._departing = departing
         self._armed_here = False
         self._arrived_ns: int | None = None
         self._pull: asyncio.Task[None] | None = None
@@ -76,6 +82,11 @@ class DestinationRunner(Runner):
             self.post(News.GUEST_STARTED)
 
     # -- news from libvirt
+
+    def guest_announced(self) -> None:
+        """libvirt's own STARTED/MIGRATED: what it tells from now on is of this session."""
+        self.heard = True
+        self.guest_started()
 
     def guest_started(self) -> None:
         if not self.saved.guest_started:
@@ -100,6 +111,7 @@ class DestinationRunner(Runner):
     async def _arm(self) -> None:
         opening = asyncio.create_task(self._open())
         try:
+            await self._wait_departed()
             await asyncio.wait({opening}, timeout=_PATIENCE)
             if not opening.done():
                 await self._prepare(self._floor + 1)
@@ -119,6 +131,17 @@ class DestinationRunner(Runner):
         finally:
             opening.cancel()
             self.prepared.set()
+
+    async def _wait_departed(self) -> None:
+        """Arming forgets the connections of the VM's stay before. With a generation of its own
+        the session keeps the ports from being released before that."""
+        if all(source.departed.is_set() for source in self._departing):
+            return
+        LOG.info("Migration %s: the state of the VM's stay before has not left", self.report.id)
+        self._floor += 1
+        await self.context.inventory.set_generation(self.report.instance, generation=self._floor)
+        for source in self._departing:
+            await source.departed.wait()
 
     async def _open(self) -> messages.OpenReply:
         """Find the source and open the session there; the last error after prepare_timeout."""
@@ -224,8 +247,11 @@ class DestinationRunner(Runner):
             await asyncio.wait({task})
 
     async def ask_final(self) -> None:
-        """The guest is here: the source need not wait for its own libvirt to send the rest."""
-        if self.peer is not None:
+        """The guest is here: the source need not wait for its own libvirt to send the rest.
+
+        Not when it has left again: it may run at the source, which must not stop its taps.
+        """
+        if self.peer is not None and not self.session.failed:
             try:
                 await self.peer.finalize(self.report.id)
             except (Refused, *ERRORS) as error:
@@ -243,7 +269,7 @@ class DestinationRunner(Runner):
         delay = _BACKOFF[0]
         while self.peer is not None and not self.session.over:
             try:
-                reply = await self.peer.active(self.report.id)
+                reply = await self.peer.active(self.report.id, left=self.session.failed)
             except (Refused, *ERRORS) as error:
                 LOG.info("Migration %s: activation: %s", self.report.id, error)
                 forgotten = isinstance(error, Refused) and error.status == 404

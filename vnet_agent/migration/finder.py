@@ -56,7 +56,7 @@ class Finder:
 
     async def _ask_peer(self, url: str, instance: str) -> tuple[str, str] | None:
         try:
-            located = await self.peer(url, "").locate(instance)
+            located = await self.peer(url, "").locate(instance, self._context.host)
         except (exceptions.VnetError, Refused, *ERRORS) as error:
             LOG.info("Peer %s cannot say whether it has %s: %s", url, instance, error)
             return None

@@ -23,10 +23,11 @@ def is_departure(event: DomainEvent) -> bool:
 
 
 def tell_source(session: SourceRunner, event: DomainEvent) -> None:
-    """SUSPENDED is not final: RESUMED after it means that the switchover failed."""
+    """SUSPENDED is not final: RESUMED after it means that the switchover failed. An event from
+    before the session is of an attempt before."""
     if is_departure(event):
         session.measured_downtime(event.downtime_ms)
-    if event.kind != "lifecycle":
+    if event.kind != "lifecycle" or 0 < event.time_ns < session.began_ns:
         return
     match event.event:
         case "SUSPENDED" if event.detail in _SWITCHOVER:
@@ -40,13 +41,15 @@ def tell_source(session: SourceRunner, event: DomainEvent) -> None:
 
 
 def tell_destination(session: DestinationRunner, event: DomainEvent) -> None:
-    """An event from before the session speaks of the VM's earlier stay here, and so does
-    STOPPED/MIGRATED at any time."""
+    """An event from before STARTED speaks of the VM's earlier stay here, also when it comes after
+    the session's hook; and so does STOPPED/MIGRATED at any time."""
     if event.kind != "lifecycle" or 0 < event.time_ns < session.saved.started_ns:
         return
+    if is_incoming(event):
+        session.guest_announced()
+    if not session.heard:
+        return
     match event.event:
-        case "STARTED":
-            session.guest_started()
         case "RESUMED":
             session.guest_arrived(f"guest resumed: {event.detail}", event.time_ns)
         case "SUSPENDED":
@@ -63,8 +66,17 @@ def tell_statistics(sessions: Iterable[SourceRunner], event: DomainEvent) -> Non
         mine[-1].measured_downtime(event.downtime_ms)
 
 
+def is_there(domain: DomainState | None) -> bool:
+    return domain is not None and domain.state not in _GONE
+
+
+def waits_for_guest(domain: DomainState) -> bool:
+    """So does one that is being switched over to another host, to its own."""
+    return domain.state == "paused" and domain.reason == "migration"
+
+
 def resync_source(session: SourceRunner, domain: DomainState | None) -> None:
-    if domain is None or domain.state in _GONE:
+    if domain is None or not is_there(domain):
         session.post(News.GUEST_GONE)
     elif domain.state in ("running", "blocked"):
         session.post(News.GUEST_RESUMED)
@@ -72,7 +84,8 @@ def resync_source(session: SourceRunner, domain: DomainState | None) -> None:
 
 def resync_destination(session: DestinationRunner, domain: DomainState | None) -> None:
     """A domain that waits for its guest is paused with the reason migration."""
-    if domain is None or domain.state in _GONE:
+    session.heard |= domain is not None
+    if domain is None or not is_there(domain):
         if session.saved.guest_started:
             session.post(News.GUEST_DIED, "not there any more after a gap")
     elif domain.state in ("running", "blocked"):

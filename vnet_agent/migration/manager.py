@@ -5,6 +5,7 @@ then COMPLETED with the whole report or FAILED. The source reports its side to t
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -75,6 +76,7 @@ class Migrations:
         self._finder: Finder | None = None
         self._incoming: dict[str, DestinationRunner] = {}
         self._unannounced: set[str] = set()
+        self._beginning: set[asyncio.Task[None]] = set()
         self._doubtful: dict[str, tuple[float, tuple[Port, ...]]] = {}
         self._catching_up: asyncio.Task[None] | None = None
         self._closed = True
@@ -104,9 +106,10 @@ class Migrations:
     async def close(self) -> None:
         """Stop; sessions stay open on disk, and nothing changes in the datapath."""
         self._closed = True
-        if self._catching_up is not None:
-            self._catching_up.cancel()
-            await asyncio.gather(self._catching_up, return_exceptions=True)
+        waiting = {*self._beginning, *filter(None, [self._catching_up])}
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
         await self._server.close()
         for session in self._incoming.values():
             await session.close()
@@ -189,7 +192,8 @@ class Migrations:
     def _begin(self, ports: tuple[Port, ...], *, generation: int = 0) -> DestinationRunner:
         """A new session; what this host was to the instance before is over."""
         instance = ports[0].instance
-        for source in self._server.of_instance(instance):
+        departing = self._server.of_instance(instance)
+        for source in departing:
             source.post(News.GUEST_GONE, "the instance comes back")
         old = self._incoming.get(instance)
         if old is not None:
@@ -202,9 +206,11 @@ class Migrations:
             started_ns=time.time_ns(),
             generation=generation,
         )
-        return self._run(saved, resumed=generation > 0)
+        return self._run(saved, resumed=generation > 0, departing=departing)
 
-    def _run(self, saved: OpenSession, *, resumed: bool) -> DestinationRunner:
+    def _run(
+        self, saved: OpenSession, *, resumed: bool, departing: Sequence[SourceRunner] = ()
+    ) -> DestinationRunner:
         assert self._finder is not None
         session = DestinationRunner(
             self._context,
@@ -212,6 +218,7 @@ class Migrations:
             saved,
             floor=self._newest_generation(saved.instance),
             resumed=resumed,
+            departing=departing,
         )
         over = [name for name, each in self._incoming.items() if each.finished.is_set()]
         for name in over:
@@ -284,7 +291,7 @@ class Migrations:
         if event.event in ("RESUMED", "STOPPED"):
             self._unannounced.discard(event.uuid)
         if libvirt_news.is_incoming(event) and (late := self._accept(event.name)) is not None:
-            late.guest_started()
+            late.guest_announced()
         for source in self._server.of_instance(event.uuid):
             libvirt_news.tell_source(source, event)
         session = self._incoming.get(event.uuid)
@@ -301,9 +308,24 @@ class Migrations:
         for instance in list(self._unannounced):
             states = self._context.inventory.of_instance(instance)
             if states:
-                LOG.warning("The hook did not announce the migration of %s", instance)
                 self._unannounced.discard(instance)
-                self._begin(tuple(state.port for state in states)).guest_started()
+                task = asyncio.create_task(self._begin_unannounced(instance))
+                self._beginning.add(task)
+                task.add_done_callback(self._beginning.discard)
+
+    async def _begin_unannounced(self, instance: str) -> None:
+        """The event may have come late, of a QEMU whose end a hook has told already."""
+        if self._domains is not None:
+            with contextlib.suppress(exceptions.LibvirtError):
+                found = {domain.uuid: domain for domain in await self._domains()}
+                if not libvirt_news.is_there(found.get(instance)):
+                    return
+        states = self._context.inventory.of_instance(instance)
+        session = self._incoming.get(instance)
+        if self._closed or not states or (session is not None and not session.over):
+            return
+        LOG.warning("The hook did not announce the migration of %s", instance)
+        self._begin(tuple(state.port for state in states)).guest_announced()
 
     async def _on_connection(self, change: ConnectionChange) -> None:
         """After a gap libvirt is asked what is, for each session that is open."""
@@ -315,29 +337,32 @@ class Migrations:
 
     async def _catch_up(self, list_domains: seams.ListDomains) -> None:
         while not self._closed:
-            outgoing = [s for s in self._server.sessions.values() if not s.over]
-            incoming = [s for s in self._incoming.values() if not s.over]
-            if not outgoing and not incoming:
-                return
             try:
                 domains = {domain.uuid: domain for domain in await list_domains()}
             except exceptions.LibvirtError as error:
                 LOG.warning("Open migrations are not compared yet: %s", error)
                 await asyncio.sleep(_RETRY)
             else:
-                self._tell_listed(domains, outgoing, incoming)
+                self._tell_listed(domains)
                 return
 
-    @staticmethod
-    def _tell_listed(
-        domains: Mapping[str, DomainState],
-        outgoing: Sequence[SourceRunner],
-        incoming: Sequence[DestinationRunner],
-    ) -> None:
-        for source in outgoing:
+    def _tell_listed(self, domains: Mapping[str, DomainState]) -> None:
+        for source in self._server.sessions.values():
             libvirt_news.resync_source(source, domains.get(source.report.instance))
-        for session in incoming:
+        for session in self._incoming.values():
             libvirt_news.resync_destination(session, domains.get(session.report.instance))
+        self._unannounced.update(d.uuid for d in domains.values() if self._comes_here(d))
+        self._begin_late()
+
+    def _comes_here(self, domain: DomainState) -> bool:
+        """Its hook and its events have not been seen, and it is not leaving."""
+        session = self._incoming.get(domain.uuid)
+        states = self._context.inventory.of_instance(domain.uuid)
+        return (
+            libvirt_news.waits_for_guest(domain)
+            and (session is None or session.over)
+            and all(state.role is Role.STANDBY for state in states)
+        )
 
     def _on_inventory(self) -> None:
         """The datapath makes a port ACTIVE itself at the guest's first frame."""

@@ -55,8 +55,12 @@ class ImportedReply(msgspec.Struct, frozen=True, kw_only=True):
 class ActiveRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`POST /v1/sessions/{id}/active`: the guest runs at the destination.
 
-    Answered when the source is done, or after a while with `pending`; repeat it then.
+    Answered when the source is done, or after a while with `pending`; repeat it then. `left`: it
+    ran there, and has left or ended, so that it may run at the source again; that takes nothing
+    from the source.
     """
+
+    left: bool = False
 
 
 class Outcome(enum.StrEnum):

@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
@@ -65,9 +66,11 @@ class Peer:
         self._http = http
         self._secure = secure
 
-    async def locate(self, instance: str) -> messages.Located | None:
+    async def locate(self, instance: str, destination: str) -> messages.Located | None:
+        """Asked by the agent of the host `destination`."""
+        path = f"/v1/locate/{instance}?destination={quote(destination)}"
         try:
-            return await self._call("GET", f"/v1/locate/{instance}", reply=messages.Located)
+            return await self._call("GET", path, reply=messages.Located)
         except Refused as error:
             if error.status == 404:
                 return None
@@ -83,11 +86,10 @@ class Peer:
         path = f"/v1/sessions/{session}/imported"
         return await self._call("POST", path, reply=messages.ImportedReply)
 
-    async def active(self, session: str) -> messages.ActiveReply:
+    async def active(self, session: str, *, left: bool) -> messages.ActiveReply:
         path = f"/v1/sessions/{session}/active"
-        return await self._call(
-            "POST", path, messages.ActiveRequest(), reply=messages.ActiveReply, wait=True
-        )
+        body = messages.ActiveRequest(left=left)
+        return await self._call("POST", path, body, reply=messages.ActiveReply, wait=True)
 
     async def flush(self, session: str, port: int, token: int, *, last: bool) -> None:
         """Let the source put a MARK behind all the frames that it has for one of its ports, by

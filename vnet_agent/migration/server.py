@@ -101,7 +101,7 @@ class Server:
 
     async def _locate(self, request: web.Request) -> web.StreamResponse:
         instance = request.match_info["instance"]
-        ports, _ = self._owned(instance)
+        ports, _ = self._owned(instance, request.query.get("destination", ""))
         generation = max(port.generation for port in ports)
         return _json(
             messages.Located(
@@ -123,7 +123,7 @@ class Server:
             if known_session.report.destination != body.destination:
                 raise Problem(409, "the session belongs to another destination")
             return _json(known_session.reply)
-        ports, name = self._owned(body.instance)
+        ports, name = self._owned(body.instance, body.destination)
         self._make_room(body.instance)
         session = SourceRunner(self.context, body, ports, name, version)
         self.sessions[body.session] = session
@@ -175,7 +175,9 @@ class Server:
         return _json(self._session(request).imported())
 
     async def _active(self, request: web.Request) -> web.StreamResponse:
-        return _json(await self._session(request).active())
+        session = self._session(request)
+        body = await _decode(request, messages.ActiveRequest)
+        return _json(await session.active(left=body.left))
 
     async def _cancel(self, request: web.Request) -> web.StreamResponse:
         self._session(request).post(News.CANCELLED, "cancelled by the destination")
@@ -183,8 +185,17 @@ class Server:
 
     # -- inside
 
-    def _owned(self, instance: str) -> tuple[tuple[wire.StreamPort, ...], str]:
-        """Ports of an instance that runs here, and its name; 404 if it does not."""
+    def _owned(self, instance: str, destination: str) -> tuple[tuple[wire.StreamPort, ...], str]:
+        """Ports of an instance that runs here, and its name; 404 if it does not.
+
+        One that is being switched over to a host leaves for another one from there, or stays here
+        after all: libvirt has not said yet.
+        """
+        for session in self.of_instance(instance):
+            if session.switching and session.report.destination != destination:
+                raise Problem(
+                    404, f"instance {instance[:64]} is leaving for {session.report.destination}"
+                )
         states = [
             state
             for state in self.context.inventory.of_instance(instance)

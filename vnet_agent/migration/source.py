@@ -65,12 +65,20 @@ class SourceRunner(Runner):
         self.handover: SourceHandover | None = None
         if version >= wire.HANDOVER and context.conf.migration.hand_over_frames:
             self.handover = self._make_handover()
+        self.began_ns = time.time_ns()
+        self.departed = asyncio.Event()
+        """All the state that will go has gone: the ports' connections are not needed any more."""
         self._relayed = asyncio.Event()
         self._frames_stream: object | None = None
         self._wake = asyncio.Event()
         self._stream: object | None = None
         self._suspended_ns: int | None = None
         self._downtime = asyncio.Event()
+
+    def post(self, news: News, detail: str = "") -> None:
+        super().post(news, detail)
+        if self.over or self.session.final_sent:
+            self.departed.set()
 
     # -- news from libvirt
 
@@ -97,9 +105,11 @@ class SourceRunner(Runner):
             self.report.final_delta_ms = round(elapsed, 3) if elapsed >= 0 else None
         return messages.ImportedReply(final_delta_ms=self.report.final_delta_ms)
 
-    async def active(self) -> messages.ActiveReply:
-        """The guest runs there; waits for the end of the session here."""
-        if self.session.phase not in (Phase.ACTIVE, Phase.DRAIN):
+    async def active(self, *, left: bool) -> messages.ActiveReply:
+        """The guest runs there, or ran and has left; waits for the end of the session here."""
+        if left and not self.switching:
+            self.post(News.CANCELLED, "the guest has left the destination again")
+        if not left and self.session.phase not in (Phase.ACTIVE, Phase.DRAIN):
             self.post(News.PEER_ACTIVE)
         wait = self.context.conf.migration.idle_timeout / 2
         with contextlib.suppress(TimeoutError):
@@ -116,6 +126,11 @@ class SourceRunner(Runner):
             boot_id=self.context.boot_id,
             downtime_ms=self.report.vcpu_pause_ms,
         )
+
+    @property
+    def switching(self) -> bool:
+        """The guest does not run here, or has stopped here to run there."""
+        return not self.over and self.session.phase not in (Phase.PREPARE, Phase.PRECOPY)
 
     def _outcome(self) -> messages.Outcome:
         if self.session.phase is Phase.DONE:
