@@ -21,6 +21,9 @@ test: root ## everything; needs root
 test-unit: setup ## tests without root, under a minute
 	$(PYTEST) -q -n 2 tests/unit
 
+test-simulations: setup ## SIMULATIONS (2000) migrations in simulated time, and what may go wrong
+	VNET_SIMULATIONS=$(or $(SIMULATIONS),2000) $(PYTEST) -q -n 2 tests/unit/test_migration_simulation.py
+
 test-functional: setup-test root ## tests on the real kernel, libvirtd and QEMU; needs root
 	$(PYTEST) -v tests/functional
 
@@ -84,5 +87,5 @@ root:
 clean: ## remove what was built, keep the guest's image
 	rm -rf build/temp* build/lib* build/bpf dist *.egg-info vnet_agent/datapath/*.so $(VENV)
 
-.PHONY: help demo demo-down test test-unit test-functional test-demo test-package test-c fuzz lint format setup setup-test setup-bench root clean
+.PHONY: help demo demo-down test test-unit test-simulations test-functional test-demo test-package test-c fuzz lint format setup setup-test setup-bench root clean
 .NOTPARALLEL:

@@ -30,6 +30,7 @@ from vnet_agent.packets.outs import PacketOuts
 from vnet_agent.policy.store import PolicyStore
 from vnet_agent.version import version
 from vnet_agent.virt.connection import Connection
+from vnet_agent.virt.lookup import Lookup
 from vnet_agent.virt.resync import Resync
 
 LOG = logging.getLogger(__name__)
@@ -52,6 +53,7 @@ class Daemon:
         self.driver = load_driver(conf)
         self.bus = Bus()
         self.virt = Connection.from_conf(conf, self.bus)
+        self.lookup = Lookup.from_conf(conf)
         self.policy = PolicyStore(conf)
         self.log = EventLog(conf)
         self.inventory = Inventory(
@@ -80,6 +82,7 @@ class Daemon:
             self.log,
             self.controller,
             domains=self.virt.domains,
+            find_domain=self.lookup.domain,
         )
         self.translator = Translator(
             conf,
@@ -131,6 +134,7 @@ class Daemon:
         await self._start_part(stack, self.log)
         stack.push_async_callback(self._close_bus)
         await self._start_part(stack, self.inventory)
+        stack.push_async_callback(self.lookup.close)
         self.policy.on_change = self._apply_policy
         for early in (self.tables, self.packets):
             await self._start_part(stack, early)

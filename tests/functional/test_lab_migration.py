@@ -1,11 +1,13 @@
 """Live migration over plain bridges keeps every connection: the lab itself loses none."""
 
+import asyncio
 from collections.abc import Callable
 
 import libvirt
 import pytest
 
 from devstack.lab import Guest, Host, Peer, wait_until
+from vnet_agent.virt.lookup import Lookup
 
 CONNECTIONS = 30
 
@@ -101,3 +103,41 @@ def test_a_cut_cable_shows_as_stalled_connections(
         lambda: all(c.group(g)["stalled"] == 0 for c, g in pairs(peer, guest)), "it stays cut"
     )
     assert peer.control.group("in")["stalls"] == CONNECTIONS
+
+
+def test_libvirt_says_that_a_guest_is_leaving(
+    host_a: Host, host_b: Host, make_guest: Callable[..., Guest]
+) -> None:
+    """From before the destination has heard of it until it has gone."""
+    guest = make_guest("moving", host_a, "10.0.0.5/24")
+    guest.wait_ready()
+    states = asyncio.run(watch_departure(guest, host_a, host_b))
+    assert states[0] == ("running", "")
+    assert states[1] == ("running", "MIGRATION_OUT")
+    assert ("paused", "MIGRATION_OUT") in states[2:]
+    assert ("running", "") not in states[1:]
+    assert states[-1] is None
+
+
+async def watch_departure(
+    guest: Guest, source: Host, destination: Host
+) -> list[tuple[str, str] | None]:
+    """Every state that the guest has on its source in the course of a migration."""
+    lookup = Lookup(source.uri, timeout=10.0)
+    states: list[tuple[str, str] | None] = []
+
+    async def look() -> bool:
+        domain = await lookup.domain(guest.uuid)
+        state = (domain.state, domain.job) if domain else None
+        if not states or states[-1] != state:
+            states.append(state)
+        return domain is not None
+
+    await look()
+    migration = asyncio.create_task(asyncio.to_thread(guest.migrate, destination))
+    while await look() and not migration.done():  # noqa: ASYNC110 - libvirt must be asked
+        await asyncio.sleep(0.005)
+    await migration
+    await look()
+    await lookup.close()
+    return states

@@ -20,7 +20,7 @@ from vnet_agent.migration.manager import Migrations
 from vnet_agent.model.event import Event, Type
 from vnet_agent.model.migration import Phase, Report
 from vnet_agent.model.port import Port, Role
-from vnet_agent.model.virt import ConnectionChange, DomainEvent, HookCall
+from vnet_agent.model.virt import ConnectionChange, DomainEvent, DomainState, HookCall
 
 INSTANCE = "2a1a0d0e-0000-4000-8000-000000000001"
 PORTS = tuple(
@@ -302,6 +302,7 @@ class Host:
             self.controller,
             parse=lambda xml: PORTS if xml == "<domain/>" else (),
             domains=self._list_domains,
+            find_domain=self._find_domain,
         )
         await self.migrations.start()
         self.url = self.migrations.url
@@ -316,6 +317,15 @@ class Host:
         if self.list_errors:
             raise self.list_errors.pop()
         return self.domains
+
+    async def _find_domain(self, uuid: str) -> DomainState | None:
+        """What `domains` does not say otherwise of is here, and leaves for wherever it may."""
+        found = [domain for domain in self.domains if domain.uuid == uuid]
+        return (
+            found[0]
+            if found
+            else DomainState(uuid=uuid, name="vm1", state="running", job="MIGRATION_OUT")
+        )
 
     async def hook(self, operation: str = "migrate") -> None:
         call = HookCall(domain="vm1", operation=operation, xml="<domain/>", time_ns=time.time_ns())
@@ -371,8 +381,11 @@ async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
     raise AssertionError("what the test waits for did not happen")
 
 
+Hosts = tuple[Host, Host]
+
+
 @asynccontextmanager
-async def two_hosts(directory: Path, **options: Any) -> AsyncIterator[tuple[Host, Host]]:
+async def two_hosts(directory: Path, **options: Any) -> AsyncIterator[Hosts]:
     """Hosts a and b with running agents; the guest runs on a with generation 1."""
     controller = FakeController()
     hosts = tuple(Host(name, directory / name, controller, **options) for name in ("a", "b"))

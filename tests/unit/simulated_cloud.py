@@ -14,6 +14,7 @@ import msgspec
 from migration_hosts import INSTANCE, PORT, PORTS, FakeController, FakeDriver, FakeInventory, Host
 from simulated_loop import Gate, Process, SimulatedLoop
 
+from vnet_agent.exceptions import LibvirtError
 from vnet_agent.model.event import Type
 from vnet_agent.model.migration import Phase, Report
 from vnet_agent.model.port import Role
@@ -89,6 +90,7 @@ class SimulatedHost(Host):
         self.gap = False
         self.domain: str | None = None
         """Its state, as libvirt lists it."""
+        self.job = ""
         self._news: deque[DomainEvent] = deque()
         self._real = (self.driver, self.inventory, self.events)
 
@@ -98,7 +100,6 @@ class SimulatedHost(Host):
         self.process = Process(self.name)
         driver, inventory, events = (Gate(self.process, each) for each in self._real)
         self.driver, self.inventory, self.events = driver, inventory, events  # type: ignore[assignment]
-        self._real[1]._callbacks.clear()
         await self.process.run(self.start())
         self.driver, self.inventory, self.events = self._real
         self.alive = True
@@ -108,6 +109,7 @@ class SimulatedHost(Host):
     def sigkill(self) -> None:
         self.alive = False
         self._news.clear()
+        self._real[1]._callbacks.clear()
         self.process.kill()
 
     # -- libvirt
@@ -158,6 +160,12 @@ class SimulatedHost(Host):
         state, _, reason = self.domain.partition("/")
         return [DomainState(uuid=INSTANCE, name="vm1", state=state, reason=reason or "unknown")]
 
+    async def _find_domain(self, uuid: str) -> DomainState | None:
+        if self.gap:
+            raise LibvirtError(uri="simulated", detail="not connected")
+        found = await self._list_domains()
+        return msgspec.structs.replace(found[0], job=self.job) if found else None
+
     async def call_hook(self, operation: str) -> None:
         """Fails open: libvirt goes on after a while, whatever the agent does."""
         if not self.alive:
@@ -173,9 +181,11 @@ class SimulatedHost(Host):
     # -- what the inventory does besides
 
     def reconcile(self) -> None:
+        if not self.alive:
+            return
         if self.domain == "running":
             self.speak()
-        if self.domain is not None and not self.inventory.of_instance(INSTANCE) and self.alive:
+        if self.domain is not None and not self.inventory.of_instance(INSTANCE):
             role = Role.ACTIVE if self.truth.runs_on(self) else Role.STANDBY
             self.process.context.run(self.inventory.put, PORTS, role, 1)
 
@@ -244,8 +254,18 @@ class World:
 
     async def migrate(self, destination: SimulatedHost, outcome: str) -> None:
         """`outcome`: moved, or refused, dies (in pre-copy), or stays (at the switchover)."""
-        truth, source = self.truth, self.truth.host
+        source = self.truth.host
         self.say(f"{source.name} -> {destination.name}: {outcome}")
+        source.job = "MIGRATION_OUT"
+        try:
+            await self._migrate(source, destination, outcome)
+        finally:
+            source.job = ""
+
+    async def _migrate(
+        self, source: SimulatedHost, destination: SimulatedHost, outcome: str
+    ) -> None:
+        truth = self.truth
         await destination.call_hook("migrate")
         if outcome == "refused":
             await destination.call_hook("release")

@@ -17,6 +17,7 @@ from migration_hosts import (
     PORTS,
     FakeController,
     Host,
+    Hosts,
     migrate,
     precopy,
     switch,
@@ -29,8 +30,6 @@ from vnet_agent.migration import destination, manager, messages, puller, wire
 from vnet_agent.migration.store import Store
 from vnet_agent.model.migration import Phase, Report
 from vnet_agent.model.port import Role
-
-Hosts = tuple[Host, Host]
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from migration_hosts import (
     PORT,
     PORTS,
     Host,
+    Hosts,
     migrate,
     precopy,
     switch,
@@ -20,9 +21,7 @@ from migration_hosts import (
 from vnet_agent import exceptions
 from vnet_agent.model.migration import Phase
 from vnet_agent.model.port import Role
-from vnet_agent.model.virt import DomainEvent, DomainState
-
-Hosts = tuple[Host, Host]
+from vnet_agent.model.virt import DomainEvent
 
 
 @pytest.fixture
@@ -289,7 +288,6 @@ async def test_hook_that_was_never_called(hosts: Hosts) -> None:
     b.libvirt("STARTED", "MIGRATED")
     await b.bus.drain()
     assert b.phase is None
-    b.domains = [DomainState(uuid=INSTANCE, name="vm1", state="paused", reason="migration")]
     b.inventory.put(PORTS, Role.ACTIVE, 1)
     await until(lambda: b.phase is Phase.PRECOPY)
     assert b.roles == {Role.STANDBY}

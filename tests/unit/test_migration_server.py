@@ -15,6 +15,7 @@ from migration_hosts import (
     PORTS,
     FakeController,
     Host,
+    Hosts,
     migrate,
     precopy,
     two_hosts,
@@ -25,8 +26,6 @@ from vnet_agent import config, exceptions
 from vnet_agent.migration import destination, tls, wire
 from vnet_agent.model.migration import Phase
 from vnet_agent.model.port import Role
-
-Hosts = tuple[Host, Host]
 
 OPEN = {"session": "s1", "instance": INSTANCE, "destination": "b", "versions": [1]}
 

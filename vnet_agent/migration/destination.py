@@ -66,10 +66,13 @@ class DestinationRunner(Runner):
         self.prepared = asyncio.Event()
         self.heard = resumed
         """libvirt has told of the guest that is due; what it told before was of another stay."""
+        self.settled = asyncio.Event()
+        """All the state that will come has come."""
         self.peer: Peer | None = None
         self._finder = finder
-        self._floor = saved.generation - 1 if resumed else floor
         self._resumed = resumed
+        self._was_armed = resumed and saved.generation > 0
+        self._floor = saved.generation - 1 if self._was_armed else floor
         self._departing = departing
         self._armed_here = False
         self._arrived_ns: int | None = None
@@ -80,6 +83,11 @@ class DestinationRunner(Runner):
         self._announcing: asyncio.Task[None] | None = None
         if saved.guest_started:
             self.post(News.GUEST_STARTED)
+
+    def post(self, news: News, detail: str = "") -> None:
+        super().post(news, detail)
+        if self.over or self.session.final or self.session.lost:
+            self.settled.set()
 
     # -- news from libvirt
 
@@ -194,7 +202,7 @@ class DestinationRunner(Runner):
                 await inventory.set_generation(report.instance, generation=generation)
             else:
                 await inventory.prepare(self.saved.ports, generation=generation)
-            if known and first and not here and not self._resumed:
+            if known and first and not here and not self._was_armed:
                 stale = [state.port.uuid for state in known]
                 await self.context.in_thread(lambda: self._flush(stale, generation))
         except exceptions.VnetError as error:

@@ -62,19 +62,27 @@ class Migrations:
         *,
         parse: seams.ParsePorts | None = None,
         domains: seams.ListDomains | None = None,
+        find_domain: seams.FindDomain | None = None,
     ) -> None:
         self._store = Store(Path(conf.state_dir) / "migrations.db")
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="migration")
         self._context = Context(
-            conf, inventory, driver, events, controller, self._store, self._executor
+            conf,
+            inventory,
+            driver,
+            events,
+            controller,
+            self._store,
+            self._executor,
+            find_domain=find_domain,
         )
         self._bus = bus
         self._parse = parse or _parse_ports
         self._domains = domains
-        self._server = Server(self._context)
+        self._incoming: dict[str, DestinationRunner] = {}
+        self._server = Server(self._context, self._incoming)
         self._client: Client | None = None
         self._finder: Finder | None = None
-        self._incoming: dict[str, DestinationRunner] = {}
         self._unannounced: set[str] = set()
         self._beginning: set[asyncio.Task[None]] = set()
         self._doubtful: dict[str, tuple[float, tuple[Port, ...]]] = {}
@@ -239,10 +247,8 @@ class Migrations:
             report = self._store.find(open_session.id)
             if report is not None and is_over(report):
                 await self._store.drop_session(open_session.id)
-            elif open_session.generation:
-                self._run(open_session, resumed=True)
             else:
-                self._run(open_session, resumed=False)
+                self._run(open_session, resumed=True)
         await self._adopt()
         self._on_inventory()
 
@@ -315,10 +321,9 @@ class Migrations:
 
     async def _begin_unannounced(self, instance: str) -> None:
         """The event may have come late, of a QEMU whose end a hook has told already."""
-        if self._domains is not None:
+        if self._context.find_domain is not None:
             with contextlib.suppress(exceptions.LibvirtError):
-                found = {domain.uuid: domain for domain in await self._domains()}
-                if not libvirt_news.is_there(found.get(instance)):
+                if not libvirt_news.is_there(await self._context.find_domain(instance)):
                     return
         states = self._context.inventory.of_instance(instance)
         session = self._incoming.get(instance)

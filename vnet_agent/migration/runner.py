@@ -38,6 +38,8 @@ class Context:
         controller: seams.Controller | None,
         store: Store,
         executor: Executor,
+        *,
+        find_domain: seams.FindDomain | None = None,
     ) -> None:
         self.conf = conf
         self.host: str = conf.host
@@ -46,6 +48,7 @@ class Context:
         self.events = events
         self.controller = controller
         self.store = store
+        self.find_domain = find_domain
         self.totals = Totals()
         self.boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         self._executor = executor

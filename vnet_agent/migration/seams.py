@@ -12,6 +12,8 @@ from vnet_agent.model.virt import DomainState
 ParsePorts = Callable[[str], Sequence[Port]]
 #: All domains of this host's libvirt, now.
 ListDomains = Callable[[], Awaitable[Sequence[DomainState]]]
+#: One of them with its job, None when it is not there; LibvirtError when nobody can say.
+FindDomain = Callable[[str], Awaitable[DomainState | None]]
 
 
 class Inventory(Protocol):

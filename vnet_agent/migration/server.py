@@ -3,14 +3,15 @@
 import logging
 import re
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 import msgspec
 from aiohttp import web
 
 from vnet_agent import exceptions
-from vnet_agent.migration import messages, tls, wire
+from vnet_agent.migration import departure, messages, tls, wire
+from vnet_agent.migration.destination import DestinationRunner
 from vnet_agent.migration.runner import Context
 from vnet_agent.migration.session import News
 from vnet_agent.migration.source import SourceRunner
@@ -36,10 +37,14 @@ class Problem(Exception):
 
 
 class Server:
-    """Routes and the sources' sessions; `url` is where others reach it once it is started."""
+    """Routes and the sources' sessions; `url` is where others reach it once it is started.
 
-    def __init__(self, context: Context) -> None:
+    `arrivals` are the migrations to this host, by instance, as they are at the time.
+    """
+
+    def __init__(self, context: Context, arrivals: Mapping[str, DestinationRunner]) -> None:
         self.context = context
+        self._arrivals = arrivals
         self.url = ""
         self.sessions: dict[str, SourceRunner] = {}
         self._runner: web.AppRunner | None = None
@@ -101,7 +106,8 @@ class Server:
 
     async def _locate(self, request: web.Request) -> web.StreamResponse:
         instance = request.match_info["instance"]
-        ports, _ = self._owned(instance, request.query.get("destination", ""))
+        await self._check_leaves(instance, request.query.get("destination", ""))
+        ports, _ = self._owned(instance)
         generation = max(port.generation for port in ports)
         return _json(
             messages.Located(
@@ -118,14 +124,17 @@ class Server:
         if version is None:
             known = ", ".join(map(str, wire.VERSIONS))
             raise Problem(406, f"no common version of the stream; this agent speaks {known}")
+        await self._check_leaves(body.instance, body.destination)
         known_session = self.sessions.get(body.session)
         if known_session is not None and not known_session.over:
             if known_session.report.destination != body.destination:
                 raise Problem(409, "the session belongs to another destination")
             return _json(known_session.reply)
-        ports, name = self._owned(body.instance, body.destination)
+        ports, name = self._owned(body.instance)
         self._make_room(body.instance)
-        session = SourceRunner(self.context, body, ports, name, version)
+        arrival = self._arrivals.get(body.instance)
+        settled = arrival.settled if arrival else None
+        session = SourceRunner(self.context, body, ports, name, version, settled)
         self.sessions[body.session] = session
         session.start()
         return _json(session.reply)
@@ -185,17 +194,25 @@ class Server:
 
     # -- inside
 
-    def _owned(self, instance: str, destination: str) -> tuple[tuple[wire.StreamPort, ...], str]:
-        """Ports of an instance that runs here, and its name; 404 if it does not.
+    async def _check_leaves(self, instance: str, destination: str) -> None:
+        """404 unless the instance is leaving for the destination; 503 when libvirt is silent."""
+        if self.context.find_domain is None:
+            return
+        self._owned(instance)
+        try:
+            domain = await self.context.find_domain(instance)
+        except exceptions.LibvirtError as error:
+            raise Problem(503, f"libvirt does not say where the instance is: {error}") from error
+        departures = [
+            report
+            for report in self.context.store.reports()
+            if report.instance == instance and report.side == "source"
+        ]
+        if reason := departure.refusal(domain, departures, destination):
+            raise Problem(404, f"instance {instance[:64]} {reason}")
 
-        One that is being switched over to a host leaves for another one from there, or stays here
-        after all: libvirt has not said yet.
-        """
-        for session in self.of_instance(instance):
-            if session.switching and session.report.destination != destination:
-                raise Problem(
-                    404, f"instance {instance[:64]} is leaving for {session.report.destination}"
-                )
+    def _owned(self, instance: str) -> tuple[tuple[wire.StreamPort, ...], str]:
+        """Ports of an instance that runs here, and its name; 404 if it does not."""
         states = [
             state
             for state in self.context.inventory.of_instance(instance)

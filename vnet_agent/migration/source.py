@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
@@ -28,7 +29,10 @@ _STATISTICS = 0.25
 
 
 class SourceRunner(Runner):
-    """One migration away from this host."""
+    """One migration away from this host.
+
+    `settled` is set once the state has come that the VM's way to this host has left behind it.
+    """
 
     session: SourceSession
 
@@ -39,6 +43,7 @@ class SourceRunner(Runner):
         ports: tuple[wire.StreamPort, ...],
         instance_name: str,
         version: int,
+        settled: asyncio.Event | None = None,
     ) -> None:
         generation = max(port.generation for port in ports)
         super().__init__(
@@ -66,6 +71,7 @@ class SourceRunner(Runner):
         if version >= wire.HANDOVER and context.conf.migration.hand_over_frames:
             self.handover = self._make_handover()
         self.began_ns = time.time_ns()
+        self._settled = settled
         self.departed = asyncio.Event()
         """All the state that will go has gone: the ports' connections are not needed any more."""
         self._relayed = asyncio.Event()
@@ -302,6 +308,8 @@ class SourceRunner(Runner):
                 return await self._send_abort(write, encoder)
             # Both before the export: what changes while it runs comes again in the next round.
             final = self.session.final_wanted
+            if final and self._settled is not None:
+                await self._pause(write, encoder, self._settled)
             cursor = await self.context.in_thread(self.context.driver.cursor)
             await self._send_changes(write, encoder, since)
             since = cursor
@@ -312,7 +320,8 @@ class SourceRunner(Runner):
                 return None
             await write(encoder.round_end())
             self.report.precopy_rounds = encoder.rounds
-            await self._pause(write, encoder)
+            interval = self.context.conf.migration.precopy_interval
+            await self._pause(write, encoder, self._wake, interval)
         return None
 
     async def _send_changes(self, write: Write, encoder: wire.Encoder, since: int) -> None:
@@ -331,18 +340,19 @@ class SourceRunner(Runner):
     async def _next(self, chunks: Iterator[bytes]) -> bytes | None:
         return await self.context.in_thread(lambda: next(chunks, None))
 
-    async def _pause(self, write: Write, encoder: wire.Encoder) -> None:
-        """Until the next round is due, or the final one is; never silent for long."""
-        options = self.context.conf.migration
-        deadline = time.monotonic() + options.precopy_interval
-        while not self._wake.is_set():
+    async def _pause(
+        self, write: Write, encoder: wire.Encoder, until: asyncio.Event, most: float = math.inf
+    ) -> None:
+        """For `most` seconds at most; never silent for long."""
+        deadline = time.monotonic() + most
+        while not until.is_set():
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return
-            pause = min(remaining, options.idle_timeout / 3)
+            pause = min(remaining, self.context.conf.migration.idle_timeout / 3)
             try:
                 async with asyncio.timeout(pause):
-                    await self._wake.wait()
+                    await until.wait()
             except TimeoutError:
                 if pause < remaining:
                     await write(encoder.keepalive())

@@ -46,7 +46,9 @@ class DomainState(msgspec.Struct, frozen=True, kw_only=True):
     `state` is `running`, `blocked`, `paused`, `shutdown` (in the course of it), `shutoff`,
     `crashed`, `pmsuspended` or `nostate`; `reason` is libvirt's reason for it, as in `migrated`,
     `starting-up`, `user` (virDomainRunningReason and its like, lower case with hyphens), or
-    `unknown`. `xml` is the live domain XML, empty for a domain that is not active.
+    `unknown`. `xml` is the live domain XML, empty for a domain that is not active. `job` is what
+    libvirt does with the domain for long, such as `MIGRATION_OUT` or `SAVE`; empty for nothing,
+    and in a listing, which does not ask.
     """
 
     uuid: str
@@ -54,3 +56,4 @@ class DomainState(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     reason: str = "unknown"
     xml: str = ""
+    job: str = ""
