@@ -19,7 +19,7 @@ exec 9>build/setup.lock
 command -v flock >/dev/null || fail "flock is missing: apt-get install util-linux"
 flock -n 9 || fail "another setup of this checkout is running (build/setup.lock)"
 
-packages=$(sed -nE "s/^([a-z0-9][a-z0-9.+-]*) +\[($profiles)\].*/\1/p" bindep.txt)
+packages=$(sed -nE "s/^([a-z0-9][a-z0-9.+-]*) +\[([a-z ]+ )?($profiles)( [a-z ]+)?\].*/\1/p" bindep.txt)
 missing=""
 for package in $packages; do
     dpkg-query -W -f '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^.i' ||

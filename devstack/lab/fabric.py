@@ -52,16 +52,32 @@ class Fabric:
     def hushed(self, mac: str | None = None) -> Iterator[None]:
         """Meanwhile no broadcast and no multicast passes the data network, or none of one MAC, and
         the switch learns from none where a MAC is."""
-        table = "bridge hush"
-        listing = self._namespace.run(["ip", "-json", "link", "show", "master", DATA]).stdout
-        ports = ", ".join(f'"{port["ifname"]}"' for port in json.loads(listing))
         sender = "" if mac is None else f"ether saddr {mac} "
-        self._nft(
-            f"add table {table}\n"
-            f"add chain {table} groups {{ type filter hook prerouting priority -300; }}\n"
-            f"add rule {table} groups iifname {{ {ports} }} "
-            f"{sender}meta pkttype {{ broadcast, multicast }} drop\n"
-        )
+        ports = self._ports_of(DATA)
+        with self._ruled("hush", f"{ports} {sender}meta pkttype {{ broadcast, multicast }} drop"):
+            yield
+
+    @contextlib.contextmanager
+    def impaired(self, port: int, verdict: str) -> Iterator[None]:
+        """Meanwhile TCP from and to `port` on the management network fares as nft's statement
+        says: `drop`, `limit rate over 125 kbytes/second drop`."""
+        ports = self._ports_of(MANAGEMENT)
+        rules = [f"{ports} tcp {side} {port} {verdict}" for side in ("sport", "dport")]
+        with self._ruled("impair", *rules):
+            yield
+
+    def _ports_of(self, network: str) -> str:
+        listing = self._namespace.run(["ip", "-json", "link", "show", "master", network]).stdout
+        names = ", ".join(f'"{port["ifname"]}"' for port in json.loads(listing))
+        return f"iifname {{ {names} }}"
+
+    @contextlib.contextmanager
+    def _ruled(self, name: str, *rules: str) -> Iterator[None]:
+        """Frames pass by these rules before the bridges see them."""
+        table = f"bridge {name}"
+        chain = f"add chain {table} entry {{ type filter hook prerouting priority -300; }}"
+        added = (f"add rule {table} entry {rule}" for rule in rules)
+        self._nft("\n".join([f"add table {table}", chain, *added]))
         try:
             yield
         finally:

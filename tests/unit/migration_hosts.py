@@ -170,6 +170,10 @@ class FakeInventory:
         for state in self.of_instance(instance):
             self.put([state.port], state.role, generation)
 
+    async def expect(self, instance: str, *, generation: int) -> None:
+        self._check(instance, generation, "expect")
+        self._set_role(instance, Role.STANDBY, generation)
+
     async def release(self, instance: str, *, generation: int) -> None:
         self.log.append(f"release {generation}")
         for state in self.of_instance(instance):

@@ -124,6 +124,21 @@ async def test_a_listing_begun_before_an_order_does_not_overrule_it() -> None:
         assert world.role() is M
 
 
+async def test_a_vm_that_comes_back_finds_the_connections_of_its_stay_before() -> None:
+    async with running(World(linger=0.0)) as world:
+        world.domains.now = [make_domain(make_port())]
+        await world.inventory.reconcile()
+        await world.inventory.mark_moved(INSTANCE, generation=1)
+        world.driver.calls.clear()
+        await world.inventory.expect(INSTANCE, generation=2)
+        assert world.role() is S
+        await world.inventory.release(INSTANCE, generation=1)
+        assert world.held()
+        assert ("flush", PORT) not in world.driver.calls
+        with pytest.raises(StaleGeneration):
+            await world.inventory.expect(INSTANCE, generation=1)
+
+
 async def test_source_moves_and_releases() -> None:
     async with running(World(linger=0.0)) as world:
         world.domains.now = [make_domain(make_port())]

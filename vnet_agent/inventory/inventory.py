@@ -137,6 +137,10 @@ class Inventory:
         """A migration of the VM began and owns its ports from now on."""
         await self._changes.run(self._change(instance, None, generation, hold=HOLD))
 
+    async def expect(self, instance: str, *, generation: int) -> None:
+        """The VM comes back; unlike `prepare` this keeps the connections of its stay before."""
+        await self._changes.run(self._change(instance, Role.STANDBY, generation, hold=HOLD))
+
     async def release(self, instance: str, *, generation: int) -> None:
         """Forget the VM's ports and their connections, unless they have a newer owner."""
         await self._changes.run(self._release(instance, generation))

@@ -147,7 +147,8 @@ class DestinationRunner(Runner):
             return
         LOG.info("Migration %s: the state of the VM's stay before has not left", self.report.id)
         self._floor += 1
-        await self.context.inventory.set_generation(self.report.instance, generation=self._floor)
+        if not self.session.arrived:
+            await self.context.inventory.expect(self.report.instance, generation=self._floor)
         for source in self._departing:
             await source.departed.wait()
 
@@ -232,7 +233,9 @@ class DestinationRunner(Runner):
     async def _perform(self, action: Action) -> None:
         inventory, report = self.context.inventory, self.report
         if action is Action.ACTIVATE:
-            await inventory.activate(report.instance, generation=report.generation)
+            # The guest can be faster than the arming.
+            generation = max(report.generation, self._floor)
+            await inventory.activate(report.instance, generation=generation)
         elif action is Action.ASK_FINAL:
             self.spawn(self.ask_final(), "finalize")
         elif action is Action.TELL_ACTIVE:
