@@ -9,8 +9,12 @@ import pytest
 from fault_scene import COMPLETED, FAILED, Scene, migrate_slowly
 from migrations import SlowMigration, kill_at_switchover, qemu_pid
 
+from devstack.cloud import wait_for
 from devstack.lab import Lab
 from devstack.lab.cache import LOGS
+
+#: The least that [datapath] connection_quota may be.
+ROOM = 64
 
 
 @pytest.fixture(scope="module")
@@ -86,3 +90,24 @@ def test_agent_killed_and_away_until_the_end(scene: Scene, side: str) -> None:
     assert scene.traffic.broken() == {}
     scene.cloud.start_agent(victim)
     scene.check_alive(destination)
+
+
+def test_destination_without_room(scene: Scene) -> None:
+    """What finds no room is counted, and the VM moves all the same."""
+    destination = scene.other
+    completed = scene.count(COMPLETED)
+    scene.cloud.agents[destination.name].kill()
+    scene.cloud.configure_agent(destination, datapath={"connection_quota": ROOM})
+    scene.cloud.start_agent(destination)
+    out = scene.traffic.outgoing[0]
+    out.dialer.dial("more", out.target, ROOM, port=out.port)
+    wait_for(lambda: out.dialer.group("more")["open"] == ROOM, "they did not open")
+
+    migration = migrate_slowly(scene, lambda slow: slow.speed_up())
+    assert migration.error is None
+    report = scene.cloud.wait_event(COMPLETED, scene.web.uuid, after=completed)["data"]
+    assert report["connections_moved"] == ROOM
+    assert report["connections_refused"]["quota"] > 0
+    assert report["error"] is None
+    assert scene.web.host is destination
+    assert scene.web.active
