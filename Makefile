@@ -41,7 +41,7 @@ fuzz: setup ## every fuzz target for FUZZ_SECONDS (10)
 	$(PYTHON) tests/fuzz/run.py --seconds $(or $(FUZZ_SECONDS),10)
 
 bench-%: setup-bench root
-	PYTHONPATH=.:tests/twin $(PYTHON) tests/bench/bench_$(subst -,_,$*).py
+	PYTHONPATH=.:tests/twin:tests/functional $(PYTHON) tests/bench/bench_$(subst -,_,$*).py
 
 bench-hook: ## what the libvirt hook costs, a call and a VM's start (QUICK=1: fewer rounds)
 
@@ -60,6 +60,8 @@ bench-bulk: ## connections exported and imported a second, and what they take
 bench-agent: ## memory of an agent with 1,000 ports, and listings of a million connections
 
 bench-migration: ## a VM's frames while it moves under 10,000 of them a second, with and without the hand-over
+
+bench-transfer: ## a million connections move with their VM: time, and memory of the agents
 
 bench-attack: ## traffic of two guests beside the flood of a third
 

@@ -93,6 +93,9 @@ class Puller:
                 if self._changed:
                     report.connections_moved = await self._count()
                     self._changed = False
+                if frame.round == 0:
+                    copied = f"full copy: {report.connections_moved or 0} connections"
+                    self._owner.post(News.COPIED, copied)
             case wire.Final():
                 report.precopy_rounds = max(0, frame.rounds - 1)
                 await self._confirm(peer)

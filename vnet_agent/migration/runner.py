@@ -23,7 +23,7 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 #: News that say nothing about the guest: they do not put the idle time-out off.
-_NOISE = frozenset({News.STREAM_OPENED, News.STREAM_BROKEN, News.TIMEOUT})
+_NOISE = frozenset({News.STREAM_OPENED, News.STREAM_BROKEN, News.COPIED, News.TIMEOUT})
 
 
 class Context:

@@ -52,6 +52,8 @@ class News(enum.Enum):
     """Port and policy are in place, and the source answered."""
     NO_STATE = enum.auto()
     """No (more) state will come; the migration goes on without."""
+    COPIED = enum.auto()
+    """All connections that the port had when the stream began are here."""
     GUEST_STARTED = enum.auto()
     """STARTED/MIGRATED: QEMU waits here for the guest."""
     GUEST_ARRIVED = enum.auto()
@@ -246,6 +248,8 @@ class DestinationSession(Session):
                 return [Action.PULL]
             case News.STREAM_OPENED:
                 return self._enter(Phase.PRECOPY) if self.phase is Phase.PREPARE else []
+            case News.COPIED:
+                self.note(detail)
             case News.GUEST_STARTED:
                 self.started = True
                 self.note("guest is awaited")
