@@ -1,6 +1,7 @@
 """What goes wrong during a migration, with a VM under traffic: its connections live wherever
 libvirt leaves it running."""
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 
@@ -93,15 +94,16 @@ def test_agent_killed_and_away_until_the_end(scene: Scene, side: str) -> None:
 
 
 def test_destination_without_room(scene: Scene) -> None:
-    """What finds no room is counted, and the VM moves all the same."""
+    """The newest connections live; others are counted, and the VM moves all the same."""
     destination = scene.other
     completed = scene.count(COMPLETED)
     scene.cloud.agents[destination.name].kill()
     scene.cloud.configure_agent(destination, datapath={"connection_quota": ROOM})
     scene.cloud.start_agent(destination)
     out = scene.traffic.outgoing[0]
-    out.dialer.dial("more", out.target, ROOM, port=out.port)
-    wait_for(lambda: out.dialer.group("more")["open"] == ROOM, "they did not open")
+    newest = ROOM - 8
+    out.dialer.dial("more", out.target, newest, port=out.port)
+    wait_for(lambda: out.dialer.group("more")["open"] == newest, "they did not open")
 
     migration = migrate_slowly(scene, lambda slow: slow.speed_up())
     assert migration.error is None
@@ -110,4 +112,13 @@ def test_destination_without_room(scene: Scene) -> None:
     assert report["connections_refused"]["quota"] > 0
     assert report["error"] is None
     assert scene.web.host is destination
-    assert scene.web.active
+    more = dataclasses.replace(out, name="more")
+    before = scene.traffic.received(more)
+    wait_for(
+        lambda: all(
+            count > before[local] + 2 for local, count in scene.traffic.received(more).items()
+        ),
+        "the newest connections carry nothing",
+    )
+    group = out.dialer.group("more")
+    assert (group["open"], group["reset"], group["timed_out"]) == (newest, 0, 0)

@@ -182,6 +182,7 @@ class DestinationRunner(Runner):
             destination=self.context.host,
             versions=wire.VERSIONS,
             transfer=self.context.conf.migration.transfer_state,
+            room=self.context.conf.datapath.connection_quota,
         )
         reply = await self.peer.open(request)
         self.saved.source_url = self.peer.url

@@ -22,7 +22,8 @@ class Located(msgspec.Struct, frozen=True, kw_only=True):
 class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
     """`POST /v1/sessions`, by the destination; `versions` are those of wire.py that it reads.
 
-    Repeating it is harmless: the answer is the same as long as the session lives.
+    Repeating it is harmless: the answer is the same as long as the session lives. `room` is how
+    many connections a port may hold there, 0 for an agent that does not say.
     """
 
     session: str
@@ -30,6 +31,7 @@ class OpenRequest(msgspec.Struct, frozen=True, kw_only=True):
     destination: str
     versions: tuple[int, ...]
     transfer: bool = True
+    room: int = 0
 
 
 class OpenReply(msgspec.Struct, frozen=True, kw_only=True):

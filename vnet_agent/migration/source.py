@@ -14,6 +14,7 @@ from vnet_agent.datapath.records import without_translations
 from vnet_agent.handover.outbox import Frame, Marker
 from vnet_agent.handover.source import Departing, SourceHandover
 from vnet_agent.migration import messages, wire
+from vnet_agent.migration.room import in_order
 from vnet_agent.migration.runner import Context, Runner
 from vnet_agent.migration.session import Action, News, SourceSession
 from vnet_agent.model.migration import Phase, Report
@@ -72,6 +73,7 @@ class SourceRunner(Runner):
             self.handover = self._make_handover()
         self.began_ns = time.time_ns()
         self._settled = settled
+        self._room = request.room
         self.departed = asyncio.Event()
         """All the state that will go has gone: the ports' connections are not needed any more."""
         self._relayed = asyncio.Event()
@@ -330,6 +332,8 @@ class SourceRunner(Runner):
         driver = self.context.driver
         for index, port in enumerate(self.reply.ports):
             export = partial(driver.export, port.uuid, since=since)
+            if not since and 0 < self._room < driver.counters(port.uuid).connections:
+                export = partial(in_order, export, self._room)
             chunks = await self.context.in_thread(export)
             while (chunk := await self._next(chunks)) is not None:
                 if self.reply.version < wire.TRANSLATIONS:
