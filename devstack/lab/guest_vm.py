@@ -18,6 +18,10 @@ LIVE_MIGRATION = (
     | libvirt.VIR_MIGRATE_PERSIST_DEST
     | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
 )
+#: Enough for one round of copying after the first. In every round QEMU's TCG can miss a page that
+#: the guest writes just then, more likely the busier the machine is; the guest's kernel then panics
+#: at the destination. What is left after the first round takes a fraction of this to copy.
+MAX_DOWNTIME_MS = 2000
 
 
 class Guest:
@@ -143,6 +147,7 @@ class Guest:
         # be lost, and on a shared one that call would hang until the migration is over.
         with contextlib.closing(libvirt.open(source.uri)) as connection:
             domain = connection.lookupByUUIDString(self.uuid)
+            domain.migrateSetMaxDowntime(MAX_DOWNTIME_MS)
             domain.migrateToURI3(destination.migration_uri, parameters, flags)
         self.host = destination
         if unplug:

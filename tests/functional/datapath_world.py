@@ -103,7 +103,10 @@ def _kill_children() -> None:
 
 
 class Place:
-    """A network namespace with one veth pair into the one it was made in."""
+    """A network namespace with one veth pair into the one it was made in.
+
+    No end makes itself an address: nothing is sent there but by the test.
+    """
 
     pids: list[int] = []
 
@@ -124,10 +127,10 @@ class Place:
         os.close(reader)
         Place.pids.append(self.pid)
         ip(f"link add {self.outer} type veth peer name eth0 netns {self.pid}")
-        ip(f"link set {self.outer} up")
+        ip(f"link set {self.outer} addrgenmode none up")
         with self.inside():
             ip("link set lo up")
-            ip(f"link set eth0 address {mac} up")
+            ip(f"link set eth0 addrgenmode none address {mac} up")
             for address in addresses:
                 ip(f"addr add {address} dev eth0" + (" nodad" if ":" in address else ""))
 

@@ -100,7 +100,7 @@ def test_datapath_loads_and_makes_ports_on_debians_kernel(tmp_path: Path) -> Non
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=180,
+        timeout=600,
         stdin=subprocess.DEVNULL,
     )
     console = done.stdout[-6000:]

@@ -79,6 +79,7 @@ def test_agent_killed_and_away_until_the_end(scene: Scene, side: str) -> None:
     """What was copied before is in the kernel: the connections live with no agent at all."""
     source, destination = scene.web.host, scene.other
     victim = source if side == "source" else destination
+    completed = scene.count(COMPLETED)
 
     def kill(migration: SlowMigration) -> None:
         scene.wait_copied(destination)
@@ -90,6 +91,7 @@ def test_agent_killed_and_away_until_the_end(scene: Scene, side: str) -> None:
     scene.traffic.wait_progress(scene.traffic.bundles, timeout=90)
     assert scene.traffic.broken() == {}
     scene.cloud.start_agent(victim)
+    scene.cloud.wait_event(COMPLETED, scene.web.uuid, after=completed)
     scene.check_alive(destination)
 
 

@@ -51,6 +51,7 @@ def test_ten_at_once(cloud: Cloud) -> None:
         assert {port["instance"] for port in cloud.ports(there)} >= {g.uuid for g in guests}
         assert cloud.ports(here) == []
     finally:
+        cloud.api.delete("/v1/groups/open")
         for guest in guests:
             guest.destroy()
         peer.stop()
