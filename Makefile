@@ -27,6 +27,9 @@ test-simulations: setup ## SIMULATIONS (2000) migrations in simulated time, and 
 test-functional: setup-test root ## tests on the real kernel, libvirtd and QEMU; needs root
 	$(PYTEST) -v tests/functional
 
+test-handover: setup-test root ## MIGRATIONS (20) under 10,000 datagrams a second; on an idle machine
+	VNET_MIGRATIONS=$(or $(MIGRATIONS),20) VNET_RATE=10000 $(PYTEST) -v tests/functional/test_handover.py
+
 test-demo: setup-test root
 	@$(PYTHON) -m devstack.demo $(if $(KEEP),--keep)
 
@@ -89,5 +92,5 @@ root:
 clean: ## remove what was built, keep the guest's image
 	rm -rf build/temp* build/lib* build/bpf dist *.egg-info vnet_agent/datapath/*.so $(VENV)
 
-.PHONY: help demo demo-down test test-unit test-simulations test-functional test-demo test-package test-c fuzz lint format setup setup-test setup-bench root clean
+.PHONY: help demo demo-down test test-unit test-simulations test-functional test-handover test-demo test-package test-c fuzz lint format setup setup-test setup-bench root clean
 .NOTPARALLEL:

@@ -71,7 +71,7 @@ struct vnet_port {
 	__u64 held;         /* frames that went to `hold_ifindex` */
 	__u64 sent_on;      /* how many of those have left it */
 	__u32 hold_ifindex;
-	__u32 seen_outside; /* a held frame came from outside, or the port's MAC spoke there */
+	__u32 seen_outside; /* a held unicast came from outside, or the port's MAC spoke there */
 };
 _Static_assert(sizeof(struct vnet_port) == 128, "vnet_port");
 _Static_assert(offsetof(struct vnet_port, role) == 32, "vnet_port.role");

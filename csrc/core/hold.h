@@ -17,13 +17,16 @@
  */
 VNET_INLINE int vnet_hold(struct vnet_ctx *ctx, struct vnet_port *port)
 {
+	__u8 target;
+
 	if (!(port->flags & VNET_PORT_HELD) || vnet_is_replayed(ctx) ||
 	    port->hold_until_ns <= vnet_now(ctx))
 		return 0;
 	if (port->flags & VNET_PORT_DRAINING && port->held == port->sent_on)
 		return 0;
 	vnet_count(&port->held, 1);
-	if (vnet_is_from_outside(ctx))
+	/* A broadcast comes everywhere, and shows nothing. */
+	if (vnet_is_from_outside(ctx) && !vnet_load(ctx, 0, &target, 1) && !(target & 1))
 		port->seen_outside = 1;
 	return 1;
 }

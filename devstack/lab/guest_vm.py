@@ -19,8 +19,8 @@ LIVE_MIGRATION = (
     | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
 )
 #: Enough for one round of copying after the first. In every round QEMU's TCG can miss a page that
-#: the guest writes just then, more likely the busier the machine is; the guest's kernel then panics
-#: at the destination. What is left after the first round takes a fraction of this to copy.
+#: the guest writes just then, more likely the busier the machine is, and the guest's kernel then
+#: panics at the destination. What is left after the first round takes a fraction of this to copy.
 MAX_DOWNTIME_MS = 2000
 
 

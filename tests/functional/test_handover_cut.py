@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from datapath_world import ip, private
+from datapath_world import eventually, ip, private
 
 from vnet_agent.handover import links
 from vnet_agent.handover.cut import Cut, find_cut
@@ -166,12 +166,44 @@ def test_mirror_keeps_the_newest(bpffs: str) -> None:
             made.sender.send(frame(number))
             if number % 500 == 0:
                 made.mirror.trim()
-        asyncio.run(asyncio.sleep(0.05))
+        assert made.mirror.received() == 40000
+        eventually(lambda: made.mirror.shown() == 40000, "the mirror shows all")
+        assert made.mirror.missed == 0
         seen = made.mirror.frames(1000)
         assert 1000 <= len(seen) < 3000
         assert ethernet(seen[-1][1]) == ethernet(frame(39999))
         times = [time for time, _ in seen]
         assert times == sorted(times)
+
+
+@private
+def test_mirror_shows_late(bpffs: str) -> None:
+    """Its timer waits for a processor: the cut waits for the mirror."""
+    with world() as made:
+        made.send(*range(5))
+        made.wait_taken(5)
+        made.pause()
+        made.send(5)
+        made.wait_taken(6)
+        shown, looks = made.mirror._shown, iter(range(50))
+        made.mirror._shown = lambda: shown() if next(looks, None) is None else []  # type: ignore[method-assign]
+        whole(made, made.cut(), 6)
+
+
+@private
+def test_mirror_that_is_full(bpffs: str) -> None:
+    """What it missed may be the frame at the cut; that is said until it has room for a while."""
+    with world() as made:
+        for number in range(150000):
+            made.sender.send(frame(number))
+        made.pause()
+        made.send(1)
+        cut = made.cut()
+        assert not cut.exact
+        assert "the mirror missed" in cut.detail
+        made.mirror.trim()
+        made.mirror.trim()
+        assert made.mirror.missed == 0
 
 
 @private

@@ -3,7 +3,7 @@
 import frames as f
 from datapath_bench import VM4
 from datapath_world import private
-from test_datapath_taps import B4, FAR, MAC_B, VM, B, Taps, udp
+from test_datapath_taps import B4, FAR, MAC_B, VM, B, Taps, arp, udp
 
 from vnet_agent.handover.frame import PLAIN
 from vnet_agent.handover.links import WaitingRoom
@@ -33,10 +33,14 @@ def test_neighbour_and_outside(bpffs: str) -> None:
     assert waiting(room) == [udp(1)]
     assert not taps.driver.holding(B).seen_outside()
     assert taps.driver.counters(B).rx_frames == 0
+    everywhere = arp(FAR, "10.0.0.9", B4)
+    taps.far.send(everywhere)
+    assert waiting(room) == [everywhere]
+    assert not taps.driver.holding(B).seen_outside()
     taps.far.send(udp(2, mac=FAR))
     assert waiting(room) == [udp(2, mac=FAR)]
     assert taps.driver.holding(B).seen_outside()
-    assert taps.driver.holding(B).held() == 2
+    assert taps.driver.holding(B).held() == 3
     for frame in (udp(1), udp(2, mac=FAR)):
         assert sender.send(PLAIN + frame)
         assert taps.b.receive() == frame

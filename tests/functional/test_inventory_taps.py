@@ -1,7 +1,9 @@
 """The inventory on real taps, in a network namespace of its own."""
 
 import ctypes
+import fcntl
 import os
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -16,6 +18,8 @@ from inventory_fakes import INSTANCE, PORT, TAP, World, make_domain, make_port, 
 from vnet_agent.inventory.taps import NetlinkLinks
 
 ALIAS = f"vnet instance={INSTANCE} port={PORT}"
+#: What a tap is lengthened to unless the configuration says otherwise.
+QUEUE = 10000
 CLONE_NEWNET = 0x40000000
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -107,6 +111,36 @@ async def test_a_renamed_tap_keeps_its_tag(world: World) -> None:
     ip("link", "set", "renamed0", "alias", "")
     await until(lambda: alias("renamed0") == ALIAS)
     assert world.inventory.get(PORT).ifindex == ifindex
+
+
+def open_tap(name: str = TAP) -> int:
+    """As QEMU does: what is written to it is what the VM sends."""
+    descriptor = os.open("/dev/net/tun", os.O_RDWR)
+    flags = 0x1002  # IFF_TAP, IFF_NO_PI
+    fcntl.ioctl(descriptor, 0x400454CA, struct.pack("16sH22x", name.encode(), flags))  # TUNSETIFF
+    return descriptor
+
+
+@pytest.mark.parametrize(
+    ("is_read", "has_sent", "length"),
+    [(False, False, QUEUE), (True, False, QUEUE), (True, True, 1000), (False, True, QUEUE)],
+)
+async def test_the_queue_is_lengthened_unless_a_vm_uses_it(
+    world: World, is_read: bool, has_sent: bool, length: int
+) -> None:
+    add_tap()
+    descriptor = open_tap()
+    try:
+        if has_sent:
+            os.write(descriptor, bytes(64))
+        if not is_read:
+            os.close(descriptor)
+        await start_vm(world)
+        assert world.inventory.get(PORT).tagged
+        assert f"qlen {length}" in ip("-o", "link", "show", TAP)
+    finally:
+        if is_read:
+            os.close(descriptor)
 
 
 async def test_a_tap_in_and_out_of_a_bridge_stays(world: World) -> None:

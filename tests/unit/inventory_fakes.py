@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from vnet_agent import config
@@ -16,7 +17,6 @@ from vnet_agent.datapath.base import (
     PortEntry,
     Run,
 )
-from vnet_agent.datapath.holding import Holding
 from vnet_agent.exceptions import DatapathError, LibvirtError, StaleGeneration, UnknownPort
 from vnet_agent.inventory.inventory import Inventory
 from vnet_agent.inventory.links import Link, LinkGone
@@ -65,6 +65,7 @@ class FakeDriver(Driver):
         self.uplinks: dict[int, int | None] = {}
         self.vlans: dict[int, dict[int, int]] = {}
         self.refuse: set[str] = set()
+        self.relaying: set[str] = set()
 
     def _note(self, *call: Any) -> None:
         self.calls.append(call)
@@ -169,8 +170,8 @@ class FakeDriver(Driver):
     def capture(self, ports, request, *, size):
         raise NotImplementedError
 
-    def holding(self, port: str) -> Holding:
-        raise NotImplementedError
+    def holding(self, port: str) -> Any:
+        return SimpleNamespace(relays=lambda: port in self.relaying)
 
     def flush(self, port: str, *, generation: int) -> int:
         self._note("flush", port)

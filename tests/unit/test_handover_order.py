@@ -167,6 +167,19 @@ def test_neighbours_of_this_host_alone(bench: Bench) -> None:
     assert bench.port.learned.is_set()
 
 
+def test_broadcast_before_the_port_is_active(bench: Bench) -> None:
+    """Its mark is not behind what a neighbour has sent to the other host by then."""
+    bench.port.ready()
+    bench.comes(frame(1, group=True))
+    assert bench.asked == [False]
+    bench.comes(frame(4))
+    bench.sends(frame(2), mark(last=False))
+    assert (bench.tap, bench.asked) == ([2, 1], [False, False])
+    bench.sends(frame(3), mark(last=False))
+    bench.comes(frame(5))
+    assert (bench.tap, bench.asked) == ([2, 1, 3, 4, 5], [False, False])
+
+
 def test_mark_that_nobody_asked_for(bench: Bench) -> None:
     bench.port.ready()
     bench.sends(frame(1), mark(last=True))

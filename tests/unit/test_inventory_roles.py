@@ -169,6 +169,21 @@ async def test_a_departure_nobody_handled_is_seen_and_forgotten_in_time() -> Non
         assert not world.held()
 
 
+async def test_a_departure_that_frames_follow_is_for_the_migration_to_end() -> None:
+    async with running(World(linger=0.0)) as world:
+        world.domains.now = [make_domain(make_port())]
+        await world.inventory.reconcile()
+        world.domains.now = []
+        world.driver.relaying.add(PORT)
+        world.bus.publish(lifecycle("STOPPED", "MIGRATED"))
+        (entry,) = world.inventory._table
+        await until(lambda: entry.held_until > 0.0)
+        await world.inventory.reconcile()
+        assert world.role() is A
+        await world.inventory.mark_moved(INSTANCE, generation=1)
+        assert world.role() is M
+
+
 async def test_an_aborted_migration_resumes_on_the_source() -> None:
     async with running(World()) as world:
         world.domains.now = [make_domain(make_port())]

@@ -56,11 +56,14 @@ class Holding:
             self._store("seen_outside", 0)
         self._flag(c.PORT_RELAYED, wanted=wanted)
 
+    def relays(self) -> bool:
+        return bool(self._read("flags") & c.PORT_RELAYED)
+
     # -- both
 
     def seen_outside(self) -> bool:
-        """A held frame came from outside of the host, or the VM's MAC spoke there: whoever
-        switches frames between hosts knows where the VM is now."""
+        """A held frame that is for the VM alone came from outside of the host, or the VM's MAC
+        spoke there: whoever switches frames between hosts knows where the VM is now."""
         return bool(self._read("seen_outside"))
 
     def _flag(self, flag: int, *, wanted: bool) -> None:

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 import msgspec
 
 from vnet_agent.handover.frame import NOBODYS, ethernet
-from vnet_agent.handover.mirror import RETIRE, Mirror
+from vnet_agent.handover.mirror import Mirror
 from vnet_agent.handover.queue import TapQueue
 from vnet_agent.handover.reads import Reads
 from vnet_agent.handover.sender import TapSender
@@ -35,8 +35,8 @@ from vnet_agent.handover.sender import TapSender
 #: Seconds that the search takes at most, and between two looks.
 _PATIENCE = 0.1
 _LOOK = 0.001
-#: Seconds until the mirror shows what it has.
-_SHOWN = 3 * RETIRE / 1000
+#: Seconds that the mirror has to show what it has: its timer is late where processors are busy.
+_SHOWN = 0.5
 #: Reads that are looked at: of the frame that QEMU keeps, and before.
 _LAST = 2
 #: Frames of the mirror that are looked at besides those that wait: more have come meanwhile.
@@ -68,7 +68,11 @@ async def find_cut(
     taken = probed and NOBODYS not in waiting
     if len(queues) != 1:
         return Cut(waiting=waiting_now, exact=False, detail=f"{len(queues)} queues")
-    await asyncio.sleep(_SHOWN)
+    if not await _is_shown(mirror):
+        return Cut(waiting=waiting_now, exact=False, detail="the mirror is late")
+    if mirror.missed:
+        detail = f"the mirror missed {mirror.missed} frames"
+        return Cut(waiting=waiting_now, exact=False, detail=detail)
     seen = mirror.frames(len(waiting) + _BEYOND)
     place = _place(seen, waiting_now)
     if place is None:
@@ -104,6 +108,16 @@ async def _settle(queues: list[TapQueue], probe: TapSender) -> bool:
             probed = probe.send(NOBODYS)
         await asyncio.sleep(_LOOK)
     return probed
+
+
+async def _is_shown(mirror: Mirror) -> bool:
+    """Whether the mirror shows all that has come until now; waits for it."""
+    received, deadline = mirror.received(), time.monotonic() + _SHOWN
+    while mirror.shown() < received:
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(_LOOK)
+    return True
 
 
 def _place(seen: list[tuple[int, bytes]], waiting: list[bytes]) -> int | None:

@@ -72,6 +72,10 @@ class ArrivingPort:
         self._waiting: deque[bytes] = deque()
         self._groups: Counter[bytes] = Counter()
         self._asked = False
+        self._opens = False
+        """The mark that was asked for is behind all that senders here sent by the other host."""
+        self._covered = 0
+        """How many waited when it was asked for."""
         self._open = False
         """What waits may follow: all that came before it has gone on."""
         self._gone_on = 0
@@ -202,6 +206,10 @@ class ArrivingPort:
     def _question(self, *, outside: bool) -> None:
         if not self._asked:
             self._asked = True
+            # Before the port is active here only broadcasts come: who sends those still sends the
+            # rest by the other host.
+            self._opens = not all(is_group(frame) for frame in self._waiting)
+            self._covered = len(self._waiting)
             self._ask(outside)
 
     def _outside(self) -> bool:
@@ -212,7 +220,7 @@ class ArrivingPort:
     def _pass(self, mark: Mark) -> None:
         """What waited until here follows. After the last one the agent goes out of the way."""
         self._asked = False
-        self._open = True
+        self._open = self._opens
         if mark.last and not self.learned.is_set():
             self.learned.set()
             self._read_waiting()
@@ -220,7 +228,7 @@ class ArrivingPort:
             with contextlib.suppress(exceptions.VnetError, LookupError):
                 self._holding.drain()
         elif not self.learned.is_set():
-            self._follow()
+            self._follow(None if self._open else self._covered)
 
     def _replay(self, frame: bytes) -> None:
         if is_group(frame) and self._groups.total() < _GROUPS:
@@ -228,8 +236,8 @@ class ArrivingPort:
         self._send(frame)
         self._tally.replayed += 1
 
-    def _follow(self) -> None:
-        while self._waiting:
+    def _follow(self, most: int | None = None) -> None:
+        for _ in range(len(self._waiting) if most is None else min(most, len(self._waiting))):
             frame = self._waiting.popleft()
             self._gone_on += 1
             # A broadcast came to both hosts: the other one has sent it already.

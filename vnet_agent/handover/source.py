@@ -32,7 +32,7 @@ _PAUSE = 0.005
 _LOOK = 0.001
 #: Frames on their way to a tap have come when none came for so many seconds, of at most so many:
 #: processors that are busy hand them over late, and not in the order of those of others.
-_GRACE = (0.004, 0.03)
+_GRACE = (0.01, 0.06)
 #: Bytes of frames that are kept for a stream that breaks, once the VM will not come back.
 _KEEP = 1 << 22
 
@@ -170,8 +170,10 @@ class SourceHandover:
         if not self.active or self._reading:
             self._settled.set()
             return
-        self._reading = True
         try:
+            for tap in self._taps:  # what was seen before the VM paused is no news
+                tap.holding.relay(wanted=True)
+            self._reading = True
             cuts = await asyncio.gather(*(self._cut(tap) for tap in self._taps))
         except OSError as error:
             self._give_up(f"the tap is gone: {error}")
@@ -183,7 +185,6 @@ class SourceHandover:
         self._settled.set()
 
     async def _cut(self, tap: _Tap) -> Cut:
-        tap.holding.relay(wanted=True)
         cut = await find_cut(tap.queues, tap.mirror, tap.sender, tap.reads)
         LOG.info(
             "%s: %d frames wait behind the cut%s", tap.name, len(cut.waiting),
@@ -240,7 +241,7 @@ class SourceHandover:
                 tap.learned = True
                 with contextlib.suppress(exceptions.VnetError):  # it has a newer owner
                     await moved(port)
-                await self._until_quiet(tap)
+            await self._until_quiet(tap)
             await self._read_all(tap)
             self.outbox.put(Marker(port, token, last))
 

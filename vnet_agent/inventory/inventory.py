@@ -317,10 +317,14 @@ class Inventory:
         """The last step of a migration on its source: true even if no session knows of it.
 
         A port that waits for the VM to come back is of a later migration than this late news.
+        Senders here reach the VM by its tap until it is known that they do without.
         """
         await self._table.notice_roles()
         for entry in self._table.of_instance(instance):
             if entry.role is Role.STANDBY:
+                continue
+            if await self._table.is_followed(entry):
+                self._touch(entry, hold=HOLD)
                 continue
             await self._table.change(entry, role=Role.MOVED, generation=entry.generation)
             self._touch(entry, hold=HOLD)

@@ -36,8 +36,8 @@ class Links(Protocol):
         """Set or, with an empty one, clear the alias; LinkGone when there is no such interface."""
 
     async def lengthen(self, ifindex: int, frames: int) -> None:
-        """Let the queue of a tap hold so many frames, unless it has a reader already: the kernel
-        drops frames for some milliseconds while a queue changes its length."""
+        """Let the queue of a tap hold so many frames, unless a VM that has sent something reads
+        it: the kernel drops frames for some milliseconds while a queue changes its length."""
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         """`callback` runs in the event loop after each change of the table."""

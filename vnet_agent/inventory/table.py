@@ -129,6 +129,13 @@ class Table:
                 entry.role = Role.ACTIVE
                 LOG.info("Port %s is active: its guest sent a frame", held.port)
 
+    async def is_followed(self, entry: Entry) -> bool:
+        """Whether a migration takes the VM what still comes for it: it says when that ends."""
+        try:
+            return await asyncio.to_thread(self._driver.holding(entry.port.uuid).relays)
+        except (VnetError, LookupError):
+            return False
+
     async def apply_policy(self) -> None:
         """Give every port the policy that holds now; the first error is raised after all.
 

@@ -86,13 +86,13 @@ class Tagger:
         if entry.ifindex != link.ifindex:
             if entry.policy is None:
                 return
+            await self._links.lengthen(link.ifindex, self._queue)
             try:
                 await asyncio.to_thread(self._driver.attach, entry.port.uuid, link.ifindex)
             except VnetError as error:
                 LOG.warning("Port %s: %s", entry.port.uuid, error)
                 return
             entry.ifindex = link.ifindex
-            await self._links.lengthen(link.ifindex, self._queue)
         was_tagged = entry.tagged
         entry.tagged = link.alias == entry.port.alias or await self._tag(entry, link)
         if entry.tagged and not was_tagged:

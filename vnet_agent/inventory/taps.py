@@ -65,8 +65,8 @@ class NetlinkLinks:
     async def lengthen(self, ifindex: int, frames: int) -> None:
         try:
             (message,) = await self._requests.link("get", index=ifindex)
-            has_reader = message.get_attr("IFLA_CARRIER")
-            if not has_reader and (message.get_attr("IFLA_TXQLEN") or 0) < frames:
+            in_use = message.get_attr("IFLA_CARRIER") and _has_sent(message)
+            if not in_use and (message.get_attr("IFLA_TXQLEN") or 0) < frames:
                 await self._requests.link("set", index=ifindex, txqlen=frames)
         except (NetlinkError, ValueError) as error:
             LOG.info("The queue of interface %d keeps its length: %s", ifindex, error)
@@ -126,6 +126,12 @@ class NetlinkLinks:
                 callback()
             except Exception:
                 LOG.exception("Telling of a changed interface failed")
+
+
+def _has_sent(message: Any) -> bool:
+    """Whether anything came from the VM: what its kernel does first when it has booted."""
+    counts = message.get_attr("IFLA_STATS64")
+    return bool(counts and counts["rx_packets"])
 
 
 def _decode(message: Any) -> Link | None:

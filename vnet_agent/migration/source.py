@@ -169,7 +169,7 @@ class SourceRunner(Runner):
             summary = self.handover.summary
             lost, exact, detail = summary.lost, summary.exact, summary.detail
             delivered = summary.delivered_ns
-            if self.session.phase is Phase.ACTIVE:
+            if self.session.phase is Phase.ACTIVE or self.session.gone:
                 await self._mark_moved()
         self._relayed.set()
         return messages.RelayedReply(
@@ -185,7 +185,11 @@ class SourceRunner(Runner):
 
     async def _publish(self, *, last: bool) -> None:
         if last and self.handover is not None:
+            was_active = self.handover.active
             self.handover.close()
+            if was_active and self.session.gone:
+                with contextlib.suppress(exceptions.VnetError):
+                    await self._mark_moved()
 
     async def close(self) -> None:
         if self.handover is not None:
