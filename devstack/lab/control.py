@@ -16,11 +16,15 @@ ATTEMPT_SECONDS = 3.0
 REPEAT_SECONDS = 0.5
 
 
+def _new_request() -> bytes:
+    return secrets.token_hex(4).encode()
+
+
 class Control:
     """Commands to one traffic tool. `find_socket` says where it is now (a guest may migrate).
 
-    A command is asked again when its answer is lost, as it is when a guest moves meanwhile; what
-    has a name is made only once, so asking twice does no harm.
+    A command is asked again when its answer is lost, as it is when a guest moves meanwhile; the
+    tool knows it by its number then, and does it once.
     """
 
     def __init__(self, name: str, find_socket: Callable[[], pathlib.Path]) -> None:
@@ -34,10 +38,11 @@ class Control:
     def ask(self, *words: object, timeout: float = 30.0) -> Any:
         """Sends a command and returns its decoded answer; raises LabError with its error."""
         command = " ".join(map(str, words))
+        request = _new_request()
         deadline = time.monotonic() + timeout
         while True:
             try:
-                answer = self._attempt(command)
+                answer = self._attempt(command, request)
                 break
             except OSError as error:  # no socket yet, nobody reads, or the guest just moved
                 if time.monotonic() >= deadline:
@@ -52,13 +57,13 @@ class Control:
     def send(self, command: str) -> None:
         """Sends a command once, and does not wait for what it does to the guest."""
         try:
-            self._attempt(command, once=True)
+            self._attempt(command, _new_request(), once=True)
         except TimeoutError:
             raise LabError(f"{self.name} did not answer {command!r}") from None
 
-    def _attempt(self, command: str, *, once: bool = False) -> Any:
-        """One connection; a guest that is booting loses what it is told, so it is told again."""
-        request = secrets.token_hex(4).encode()
+    def _attempt(self, command: str, request: bytes, *, once: bool = False) -> Any:
+        """One connection; a guest that is booting loses what it is told, so it is told again. It
+        does a request once, however often it hears it."""
         # The empty line ends whatever a lost client left half said.
         line = b"\n" + request + b" " + command.encode() + b" " + request + b"\n"
         received = b""

@@ -3,6 +3,8 @@
 The peer sends 10,000 numbered datagrams a second to the VM, and then the VM to the peer, while the
 VM moves there and back. In turn with the same without the hand-over of frames, which is what
 libvirt and QEMU do by themselves: there the VM's new place is learned from its own frames.
+
+Then with peers on all three hosts and no word of the move between them: see silence.py.
 """
 
 import contextlib
@@ -10,6 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import result
+from silence import Silence
 
 from devstack.cloud import Cloud, wait_for
 from devstack.lab import Control, Guest, Lab, Peer
@@ -38,11 +41,14 @@ class Bench:
         self.counts: dict[tuple[bool, str, str], list[float]] = {}
         self.moves = 0
 
-    def turn(self, *, hand_over: bool) -> None:
+    def restart(self, *, hand_over: bool) -> None:
         for host in self.cloud.lab.hosts:
             self.cloud.configure_agent(host, migration={"hand_over_frames": hand_over})
             self.cloud.agents[host.name].stop()
             self.cloud.start_agent(host)
+
+    def turn(self, *, hand_over: bool) -> None:
+        self.restart(hand_over=hand_over)
         for name, sender, receiver, address in (
             ("to the VM", self.peer.control, self.guest.control, self.guest.address),
             ("from the VM", self.guest.control, self.peer.control, self.peer.address),
@@ -135,7 +141,10 @@ def main() -> None:
         for _ in range(MIGRATIONS // TURN):
             bench.turn(hand_over=True)
             bench.turn(hand_over=False)
-    result.write("migration", bench.rows())
+        bench.restart(hand_over=True)
+        silence = Silence(cloud, guest, peer)
+        silence.run(MIGRATIONS)
+    result.write("migration", [*bench.rows(), *silence.rows()])
 
 
 if __name__ == "__main__":

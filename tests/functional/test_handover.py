@@ -136,7 +136,7 @@ def test_all_around_in_silence(cloud: Cloud, mover: Guest, peer: Peer) -> None:
         wait_received(mover.control, 3)
         wait_received(peer.control, 1, mine)
         with cloud.lab.fabric.hushed():
-            for _ in range(2):
+            for _ in range(MIGRATIONS // 2):
                 report = migrate(cloud, mover, mover.control, 3)
                 wait_received(peer.control, 1, mine)
                 assert losses(mover.control) == [WHOLE] * 3, report

@@ -102,6 +102,12 @@ static const char *execute(int count, char **words) {
     return "no such command, or not its number of arguments";
 }
 
+/* What was done last: who saw no answer asks again, and it must not be done twice. */
+static struct {
+    char id[16];
+    const char *problem;
+} done;
+
 static void serve_line(struct client *client, char *line) {
     char *words[MAX_WORDS], *rest = NULL, ok[128], *json;
     int count = 0;
@@ -123,11 +129,16 @@ static void serve_line(struct client *client, char *line) {
         return;
     }
     snprintf(ok, sizeof ok, "%.100s {\"ok\":true}\n", id);
-    const char *problem = system_command(words[0], fd, ok);
-    if (problem && !*problem)
-        return; /* done and answered */
-    if (!problem)
-        problem = execute(count, words);
+    const char *problem = done.problem;
+    if (strcmp(done.id, id)) {
+        problem = system_command(words[0], fd, ok);
+        if (problem && !*problem)
+            return; /* done and answered */
+        if (!problem)
+            problem = execute(count, words);
+        snprintf(done.id, sizeof done.id, "%s", id);
+        done.problem = problem;
+    }
     if (!problem) {
         write_all(fd, ok, strlen(ok));
     } else if (asprintf(&json, "{\"error\":\"%s\"}", problem) >= 0) {

@@ -12,7 +12,7 @@
 
 #define MAGIC 0x564e4c55u /* "VNLU" */
 #define WINDOW 4096       /* numbers back that a late datagram is told from a doubled one */
-#define MAX_STREAMS 64
+#define MAX_STREAMS 256
 #define PACE_NS 2000000         /* between two of a sender's bursts */
 #define RECEIVE_BUFFER (16 << 20) /* a burst after a pause is not the tool's to lose */
 
