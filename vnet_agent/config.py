@@ -148,7 +148,8 @@ DATAPATH: list[cfg.Opt] = [
         5.0,
         0.5,
         300.0,
-        "Seconds between removals of expired connections.",
+        "Seconds between removals of expired connections; more where a removal takes more than a "
+        "twentieth of it.",
     ),
     cfg.StrOpt(
         "tcp_window",

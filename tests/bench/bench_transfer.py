@@ -8,6 +8,7 @@ ones: a peer sends datagrams of which each begins one, from before the migration
 import pathlib
 import struct
 import sys
+import time
 from typing import Any
 
 import newcomers
@@ -16,7 +17,7 @@ import result
 from migrations import SlowMigration
 from records import make_records
 
-from devstack.cloud import Cloud, wait_for
+from devstack.cloud import Cloud
 from devstack.lab import Guest, Host, Lab, Peer
 from devstack.lab.cache import LOGS
 from vnet_agent.datapath._flowcache import RECORD_SIZE
@@ -30,6 +31,8 @@ CHUNK = 4000 * RECORD_SIZE
 #: New connections a second, and for how long: a migration takes two seconds.
 RATE = 10_000
 SECONDS = 6
+#: Seconds between two looks: each is a program that starts, on one of two processors.
+LOOK = 4.0
 
 
 def fill(cloud: Cloud, guest: Guest, path: pathlib.Path) -> None:
@@ -45,8 +48,11 @@ def fill(cloud: Cloud, guest: Guest, path: pathlib.Path) -> None:
 
 def newest(cloud: Cloud, host: Host) -> dict[str, Any]:
     """The report of the newest migration on a host."""
-    listed = cloud.vnetctl(host, "migration", "list")
-    return dict(cloud.vnetctl(host, "migration", "show", listed[-1]["id"]))
+    return dict(cloud.vnetctl(host, "migration", "show", listed(cloud, host)[-1]["id"]))
+
+
+def listed(cloud: Cloud, host: Host) -> list[dict[str, Any]]:
+    return list(cloud.vnetctl(host, "migration", "list"))
 
 
 def copied_ms(report: dict[str, Any]) -> float:
@@ -76,16 +82,14 @@ def measure(cloud: Cloud, guest: Guest, moves: int) -> tuple[float, list[float]]
     (there,) = (host for host in cloud.lab.hosts if host is not guest.host)
     peaks = [Peak(agent_pid(cloud, host)) for host in (guest.host, there)]
     migration = SlowMigration(guest, there)
-    before = [m["id"] for m in cloud.vnetctl(there, "migration", "list")]
+    before = listed(cloud, there)
     migration.start()
-    wait_for(
-        lambda: (
-            len(cloud.vnetctl(there, "migration", "list")) > len(before)
-            and copied_ms(newest(cloud, there))
-        ),
-        "the connections were not copied",
-        timeout=60,
-    )
+    deadline = time.monotonic() + 60
+    time.sleep(LOOK)
+    while len(listed(cloud, there)) == len(before) or not copied_ms(newest(cloud, there)):
+        if time.monotonic() > deadline:
+            raise RuntimeError("the connections were not copied")
+        time.sleep(LOOK)
     migration.speed_up()
     migration.join(60)
     if migration.error is not None:

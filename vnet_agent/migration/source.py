@@ -336,7 +336,7 @@ class SourceRunner(Runner):
         driver = self.context.driver
         for index, port in enumerate(self.reply.ports):
             export = partial(driver.export, port.uuid, since=since)
-            if not since and 0 < self._room < driver.counters(port.uuid).connections:
+            if not since and await self._is_too_small_for(port.uuid):
                 export = partial(in_order, export, self._room)
             chunks = await self.context.in_thread(export)
             while (chunk := await self._next(chunks)) is not None:
@@ -344,6 +344,13 @@ class SourceRunner(Runner):
                     chunk = without_translations(chunk)
                 if chunk:
                     await write(encoder.records(index, chunk))
+
+    async def _is_too_small_for(self, port: str) -> bool:
+        """Whether the destination has no room for all connections. Only counting them tells."""
+        if not 0 < self._room < self.context.conf.datapath.connection_quota:
+            return False
+        counters = await self.context.in_thread(partial(self.context.driver.counters, port))
+        return counters.connections > self._room
 
     async def _next(self, chunks: Iterator[bytes]) -> bytes | None:
         return await self.context.in_thread(lambda: next(chunks, None))
