@@ -1,5 +1,6 @@
 """A live migration between two agents, from the hook to the report."""
 
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from migration_hosts import (
 )
 
 from vnet_agent import exceptions
+from vnet_agent.datapath.base import PortCounters
 from vnet_agent.model.migration import Phase
 from vnet_agent.model.port import Role
 from vnet_agent.model.virt import DomainEvent
@@ -72,6 +74,33 @@ async def test_whole_way(hosts: Hosts) -> None:
         Phase.DRAIN,
         Phase.DONE,
     ]
+
+
+async def test_guest_does_not_wait_until_connections_are_counted(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = hosts
+    a.driver.change(PORT, 1, 2)
+    await precopy(a, b)
+    gate, count = threading.Event(), b.driver.counters
+
+    def counters(port: str) -> PortCounters:
+        gate.wait()
+        return count(port)
+
+    monkeypatch.setattr(b.driver, "counters", counters)
+    try:
+        a.libvirt("SUSPENDED", "MIGRATED")
+        await until(lambda: b.phase is Phase.HANDOVER)
+        assert b.report.steps[-1].detail == "final delta imported"
+        b.guest_arrives()
+        await until(lambda: b.roles == {Role.ACTIVE})
+    finally:
+        gate.set()
+    await until(lambda: a.roles == {Role.MOVED})
+    a.libvirt("STOPPED", "MIGRATED")
+    await until(lambda: b.phase is Phase.DONE)
+    await until(lambda: b.report.connections_moved == 2)
 
 
 async def test_events_once_and_from_the_destination_only(hosts: Hosts) -> None:

@@ -26,6 +26,8 @@ LOG = logging.getLogger(__name__)
 
 #: How long the port waits for the source's generation before it is armed without it, in seconds.
 _PATIENCE = 0.1
+#: Seconds for which the report waits until the connections are counted.
+_COUNTING = 5.0
 _BACKOFF = (0.05, 2.0)
 
 
@@ -322,6 +324,8 @@ class DestinationRunner(Runner):
         await self._stop(self._relaying)
         if self._announcing is not None:
             await asyncio.wait({self._announcing})
+        if self._pull is not None and self.session.final:  # it may still count
+            await asyncio.wait({self._pull}, timeout=_COUNTING)
         done = self.session.phase is Phase.DONE
         self.context.totals.add(self.report)
         await self._emit(Type.MIGRATION_COMPLETED if done else Type.MIGRATION_FAILED)

@@ -42,7 +42,6 @@ class Puller:
         self._absent = 0
         self._ports: list[str | None] = []
         self._moved = 0
-        self._changed = False
         self._over = False
 
     async def run(self) -> None:
@@ -90,17 +89,16 @@ class Puller:
                 await self._import(frame)
             case wire.RoundEnd():
                 report.precopy_rounds = frame.round + 1
-                if self._changed:
-                    report.connections_moved = await self._count()
-                    self._changed = False
                 if frame.round == 0:
-                    copied = f"full copy: {report.connections_moved or 0} connections"
-                    self._owner.post(News.COPIED, copied)
+                    report.connections_moved = self._moved
+                    self._owner.post(News.COPIED, f"full copy: {self._moved} connections")
             case wire.Final():
                 report.precopy_rounds = max(0, frame.rounds - 1)
                 await self._confirm(peer)
                 self._over = True
                 self._owner.post(News.FINAL_IMPORTED)
+                # Only now: the guest does not wait until they are counted.
+                report.connections_moved = await self._count()
             case wire.Abort(verdict=wire.Verdict.RETRY):
                 raise _Broken(frame.reason)
             case wire.Abort(verdict=wire.Verdict.KEPT):
@@ -123,7 +121,6 @@ class Puller:
             if target is None:
                 report.error = report.error or f"port {port.uuid} of the source is not here"
         self._moved = 0
-        self._changed = True
         report.connections_refused = {}
 
     async def _import(self, records: wire.Records) -> None:
@@ -135,7 +132,6 @@ class Puller:
             lambda: driver.import_records(port, records.data)
         )
         self._moved += result.moved
-        self._changed = True
         refused = self._owner.report.connections_refused
         for reason, count in result.refused.items():
             if count:
