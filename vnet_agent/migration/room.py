@@ -17,7 +17,7 @@ _LAST = 1 << 16
 def in_order(export: Callable[[], Iterator[bytes]], room: int) -> Iterator[bytes]:
     """The records of `export`, the `room` that matter most first: established, and the newest.
 
-    Three passes instead of one, and no more memory than a table of ages. What changes meanwhile
+    Four passes instead of one, and no more memory than a table of ages. What changes meanwhile
     may come twice, or not at all: the next round has it.
     """
     counts: Counter[int] = Counter()
@@ -28,7 +28,8 @@ def in_order(export: Callable[[], Iterator[bytes]], room: int) -> Iterator[bytes
         found += counts[last]
         if found >= room:
             break
-    yield from _select(export(), lambda rank: rank <= last)
+    yield from _select(export(), lambda rank: rank < last)
+    yield from _select(export(), lambda rank: rank == last)
     yield from _select(export(), lambda rank: rank > last)
 
 
