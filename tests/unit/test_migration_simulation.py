@@ -71,8 +71,8 @@ def check_round(world: World, outcomes: list[str], mine: list[Report], *, quiet:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_whatever_goes_wrong(seed: int, tmp_path: Path) -> None:
-    logging.getLogger("vnet_agent").setLevel(logging.CRITICAL + 1)
+def test_whatever_goes_wrong(seed: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL + 1, "vnet_agent")
     with simulated(seed) as loop:
         world = World(loop, tmp_path)
         loop.run_until_complete(run(world, troubles=0 if seed % 10 == 0 else 4))
