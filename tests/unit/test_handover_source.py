@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from vnet_agent import exceptions
 from vnet_agent.handover import source
 from vnet_agent.handover.cut import Cut
 from vnet_agent.handover.source import Departing, SourceHandover
@@ -78,3 +79,19 @@ async def test_what_was_seen_before_the_pause_is_no_news(leaving: SourceHandover
     await moved.wait()
     leaving.close()
     await watching
+
+
+async def test_port_that_is_gone_holds_nobody_up(leaving: SourceHandover) -> None:
+    """Whoever asks for a mark gets it, though there is no cut."""
+
+    def relay(*, wanted: bool) -> None:
+        raise exceptions.UnknownPort(port="p")
+
+    leaving._taps[0].holding.relay = relay  # type: ignore[method-assign]
+    await leaving.cut()
+
+    async def moved(port: int) -> None: ...
+
+    async with asyncio.timeout(5):
+        await leaving.flush(0, 1, moved, last=True)
+    assert not leaving.summary.exact

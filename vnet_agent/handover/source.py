@@ -175,7 +175,7 @@ class SourceHandover:
                 tap.holding.relay(wanted=True)
             self._reading = True
             cuts = await asyncio.gather(*(self._cut(tap) for tap in self._taps))
-        except OSError as error:
+        except (OSError, LookupError, exceptions.VnetError) as error:
             self._give_up(f"the tap is gone: {error}")
         else:
             delivered = [cut.delivered_ns for cut in cuts if cut.delivered_ns is not None]
