@@ -14,6 +14,9 @@
 #define WINDOW 4096       /* numbers back that a late datagram is told from a doubled one */
 #define MAX_STREAMS 256
 #define PACE_NS 2000000         /* between two of a sender's bursts */
+/* From the first datagram to the second. What waits until the receiver's MAC is known, the kernel
+ * sends from the processor that hears the answer, in no order with what others send then. */
+#define LEAD_NS 200000000
 #define RECEIVE_BUFFER (16 << 20) /* a burst after a pause is not the tool's to lose */
 
 struct datagram {
@@ -175,8 +178,9 @@ const char *udp_send(const char *name, const char *host, const char *port, const
     }
     sender->source = (struct source){.fd = fd, .ready = on_sender, .release = sender_release};
     snprintf(sender->name, sizeof sender->name, "%s", name);
-    sender->started_ns = now_ns();
-    sender->stream = (uint32_t)(sender->started_ns ^ ((uint64_t)getpid() << 20));
+    uint64_t now = now_ns();
+    sender->started_ns = now + LEAD_NS;
+    sender->stream = (uint32_t)(now ^ ((uint64_t)getpid() << 20));
     sender->rate = per_second;
     sender->next = senders;
     senders = sender;
@@ -199,7 +203,9 @@ const char *udp_close(const char *name) {
 
 void udp_tick(uint64_t now) {
     for (struct sender *sender = senders; sender; sender = sender->next) {
-        uint64_t due = (now - sender->started_ns) * sender->rate / UINT64_C(1000000000);
+        uint64_t due = 1;
+        if (now > sender->started_ns)
+            due += (now - sender->started_ns) * sender->rate / UINT64_C(1000000000);
         while (sender->number < due) {
             struct datagram datagram = {htobe32(MAGIC), htobe32(sender->stream),
                                         htobe64(sender->number)};
