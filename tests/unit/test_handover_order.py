@@ -9,7 +9,7 @@ import pytest
 from vnet_agent.handover import destination, links
 from vnet_agent.handover.destination import Arriving, ArrivingPort, Tally
 from vnet_agent.handover.frame import NOBODYS, PLAIN
-from vnet_agent.migration.wire import Mark
+from vnet_agent.handover.outbox import Marker
 
 
 def frame(number: int, *, group: bool = False) -> bytes:
@@ -105,7 +105,7 @@ class Bench:
         self.holding.outside |= outside
         self.port._on_waiting()
 
-    def sends(self, *items: bytes | Mark) -> None:
+    def sends(self, *items: bytes | Marker) -> None:
         """The VM's last host."""
         self.port.from_source(items)
 
@@ -126,8 +126,8 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return made
 
 
-def mark(*, last: bool) -> Mark:
-    return Mark(number=0, port=0, token=0, last=last)
+def mark(*, last: bool) -> Marker:
+    return Marker(port=0, token=0, last=last)
 
 
 def test_nothing_before_the_state_and_nobodys_first(bench: Bench) -> None:

@@ -20,8 +20,8 @@ from vnet_agent.datapath.base import Driver
 from vnet_agent.datapath.holding import Holding
 from vnet_agent.handover import links
 from vnet_agent.handover.frame import NOBODYS, ethernet, is_group
+from vnet_agent.handover.outbox import Marker
 from vnet_agent.handover.sender import TapSender
-from vnet_agent.migration.wire import Mark
 
 LOG = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class ArrivingPort:
         self._ask = ask
         self._room: links.WaitingRoom | None = None
         self._sender: TapSender | None = None
-        self._from_source: deque[bytes | Mark] = deque()
+        self._from_source: deque[bytes | Marker] = deque()
         self._waiting: deque[bytes] = deque()
         self._groups: Counter[bytes] = Counter()
         self._asked = False
@@ -153,18 +153,18 @@ class ArrivingPort:
         first.send(NOBODYS)
         first.close()
 
-    def from_source(self, items: Sequence[bytes | Mark]) -> None:
+    def from_source(self, items: Sequence[bytes | Marker]) -> None:
         self._from_source.extend(items)
         self._pump()
 
     def backlog(self) -> int:
         """Bytes of frames of the source that are held here, as policy and connections are not."""
-        return sum(len(item) for item in self._from_source if not isinstance(item, Mark))
+        return sum(len(item) for item in self._from_source if not isinstance(item, Marker))
 
     def source_ended(self) -> None:
         """No more comes from there."""
         if not self.learned.is_set():
-            self.from_source([Mark(number=0, port=0, token=0, last=True)])
+            self.from_source([Marker(port=0, token=0, last=True)])
 
     def _on_waiting(self) -> None:
         self._read_waiting()
@@ -186,7 +186,7 @@ class ArrivingPort:
             return
         while self._from_source:
             item = self._from_source.popleft()
-            if isinstance(item, Mark):
+            if isinstance(item, Marker):
                 self._pass(item)
             else:
                 self._replay(item)
@@ -217,7 +217,7 @@ class ArrivingPort:
             return self._holding.seen_outside()
         return False
 
-    def _pass(self, mark: Mark) -> None:
+    def _pass(self, mark: Marker) -> None:
         """What waited until here follows. After the last one the agent goes out of the way."""
         self._asked = False
         self._open = self._opens
@@ -325,7 +325,7 @@ class DestinationHandover:
                     port.extend()
             await asyncio.sleep(_RENEW)
 
-    def take(self, index: int, items: Sequence[bytes | Mark]) -> None:
+    def take(self, index: int, items: Sequence[bytes | Marker]) -> None:
         if index < len(self._ports):
             self._ports[index].from_source(items)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vnet_agent import exceptions
 from vnet_agent.handover.destination import Arriving, DestinationHandover
+from vnet_agent.handover.outbox import Marker
 from vnet_agent.migration import messages, wire
 from vnet_agent.migration.peer import ERRORS, Peer, Refused
 
@@ -172,7 +173,8 @@ class Relay:
                 self._number = frame.number + 1
                 index = self._indices[frame.port]
                 if index is not None:
-                    self._handover.take(index, [frame])
+                    marker = Marker(port=index, token=frame.token, last=frame.last)
+                    self._handover.take(index, [marker])
 
     def _check(self, number: int) -> None:
         if number != self._number:

@@ -4,6 +4,7 @@ import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import msgspec
@@ -14,7 +15,7 @@ from vnet_agent.migration import departure, messages, tls, wire
 from vnet_agent.migration.destination import DestinationRunner
 from vnet_agent.migration.runner import Context
 from vnet_agent.migration.session import News
-from vnet_agent.migration.source import SourceRunner
+from vnet_agent.migration.source import SourceRunner, Write
 from vnet_agent.model.port import Role
 
 LOG = logging.getLogger(__name__)
@@ -140,29 +141,26 @@ class Server:
         return _json(session.reply)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        session = self._session(request)
-        attempt = _number(request, "attempt")
-        response = web.StreamResponse(headers={"Content-Type": wire.CONTENT_TYPE})
-        await response.prepare(request)
-        _bound_silence(request, self.context.conf.migration.idle_timeout)
-        try:
-            await session.send(response.write, attempt)
-            await response.write_eof()
-        except ConnectionError:
-            LOG.info("Migration %s: the destination closed the stream", session.report.id)
-        return response
+        session, attempt = self._session(request), _number(request, "attempt")
+        return await self._send(request, session, partial(session.send, attempt=attempt))
 
     async def _frames(self, request: web.Request) -> web.StreamResponse:
-        session = self._session(request)
-        attempt, number = _number(request, "attempt"), _number(request, "from")
+        session, attempt = self._session(request), _number(request, "attempt")
+        send = partial(session.send_frames, attempt=attempt, number=_number(request, "from"))
+        return await self._send(request, session, send)
+
+    async def _send(
+        self, request: web.Request, session: SourceRunner, send: Callable[[Write], Awaitable[None]]
+    ) -> web.StreamResponse:
+        """What `send` writes, until it is done or the destination goes."""
         response = web.StreamResponse(headers={"Content-Type": wire.CONTENT_TYPE})
         await response.prepare(request)
         _bound_silence(request, self.context.conf.migration.idle_timeout)
         try:
-            await session.send_frames(response.write, attempt, number)
+            await send(response.write)
             await response.write_eof()
         except ConnectionError:
-            LOG.info("Migration %s: the destination closed the frames", session.report.id)
+            LOG.info("Migration %s: the destination closed its stream", session.report.id)
         return response
 
     async def _flush(self, request: web.Request) -> web.StreamResponse:
