@@ -4,28 +4,21 @@ import itertools
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
+from datagrams import RULES, WHOLE, losses, migrate, other, streams, wait_received
 from migrations import SlowMigration, kill_at_switchover
 
 from devstack.cloud import Cloud, wait_for
-from devstack.lab import Control, Guest, Host, Lab, Peer
+from devstack.lab import Guest, Lab, Peer
 from devstack.lab.cache import LOGS
 
-COMPLETED = "vnet.instance.migration.completed"
 FAILED = "vnet.instance.migration.failed"
 #: `make test-handover` moves it more often, and under more datagrams a second: so many that the
 #: guest takes them only on a machine that has nothing else to do.
 MIGRATIONS = int(os.environ.get("VNET_MIGRATIONS", "4"))
 RATE = int(os.environ.get("VNET_RATE", "2000"))
-#: Datagrams to the VM's port, and from it.
-RULES = [
-    {"direction": "ingress", "protocol": "udp", "ports": 5001},
-    {"direction": "egress", "protocol": "udp", "ports": 5001},
-]
 ADDRESSES = itertools.count(20)
-WHOLE = {"lost": 0, "late": 0, "doubled": 0}
 
 
 @pytest.fixture(scope="module")
@@ -59,45 +52,6 @@ def boot(cloud: Cloud, name: str, address: str, on: int = 0) -> Iterator[Guest]:
     cloud.boot(guest)
     yield guest
     guest.destroy()
-
-
-def other(cloud: Cloud, guest: Guest) -> Host:
-    (host,) = (host for host in cloud.lab.hosts if host is not guest.host)
-    return host
-
-
-def streams(receiver: Control) -> list[dict[str, Any]]:
-    return [dict(stream) for stream in receiver.stats()["udp"]["streams"]]
-
-
-def wait_received(receiver: Control, senders: int = 1, after: int = 0) -> None:
-    """Every stream behind the first `after` goes on: what came before has arrived."""
-    wait_for(lambda: len(streams(receiver)) >= after + senders, "not everybody is heard")
-    before = {each["stream"]: each["received"] for each in streams(receiver)[after:]}
-
-    def moved() -> bool:
-        now = {each["stream"]: each["received"] for each in streams(receiver)}
-        return all(now[stream] > count + 100 for stream, count in before.items())
-
-    wait_for(moved, "a stream stands still")
-
-
-def losses(receiver: Control) -> list[dict[str, int]]:
-    return [{name: each[name] for name in WHOLE} for each in streams(receiver)]
-
-
-def migrate(
-    cloud: Cloud, guest: Guest, receiver: Control, senders: int = 1, after: int = 0
-) -> dict[str, Any]:
-    """There, and wait until all has arrived; the report. The source's tap goes last: while Nova
-    asks Neutron and the rest, a guest under TCG may not have said a word yet."""
-    before = sum(event["type"] == COMPLETED for event in cloud.api.events(guest.uuid))
-    source = guest.host
-    guest.migrate(other(cloud, guest), unplug=False)
-    wait_received(receiver, senders, after)
-    guest.unplug(source)
-    completed = cloud.wait_event(COMPLETED, guest.uuid, after=before)
-    return dict(completed["data"])
 
 
 def test_to_the_vm(cloud: Cloud, mover: Guest, peer: Peer) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import libvirt
 import pytest
+from datagrams import COMPLETED, RULES, WHOLE, losses, migrate, other, streams, wait_received
 from migrations import SlowMigration
-from test_handover import RULES, WHOLE, losses, migrate, other, streams, wait_received
 
 from devstack.cloud import Cloud, wait_for
 from devstack.lab import Guest, Lab, Nic, Peer
@@ -14,7 +14,6 @@ from devstack.lab.cache import LOGS
 from devstack.lab.guest_vm import LIVE_MIGRATION
 
 RATE = 1000
-COMPLETED = "vnet.instance.migration.completed"
 
 
 @pytest.fixture(scope="module")
