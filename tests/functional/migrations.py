@@ -25,16 +25,21 @@ class SlowMigration(threading.Thread):
     with a panic of the guest's kernel at the destination.
     """
 
-    def __init__(self, guest: Guest, destination: Host, *, flags: int = LIVE_MIGRATION) -> None:
+    def __init__(
+        self, guest: Guest, destination: Host, *, flags: int = LIVE_MIGRATION, unplug: bool = True
+    ) -> None:
         super().__init__(daemon=True)
         self._flags = flags
+        self._unplug = unplug
         self.error: libvirt.libvirtError | None = None
         self.guest = guest
         self._destination = destination
 
     def run(self) -> None:
         try:
-            self.guest.migrate(self._destination, flags=self._flags, bandwidth=SLOW)
+            self.guest.migrate(
+                self._destination, flags=self._flags, unplug=self._unplug, bandwidth=SLOW
+            )
         except libvirt.libvirtError as error:
             self.error = error
 
