@@ -256,7 +256,8 @@ MIGRATION: list[cfg.Opt] = [
         5.0,
         0.1,
         60.0,
-        "Seconds in which the source must answer before the migration goes on without state.",
+        "Seconds after the guest has come in which the source must answer, before the migration "
+        "goes on without state.",
     ),
     cfg.BoolOpt(
         "hand_over_frames",

@@ -33,12 +33,12 @@ class SlowMigration(threading.Thread):
         self._unplug = unplug
         self.error: libvirt.libvirtError | None = None
         self.guest = guest
-        self._destination = destination
+        self.destination = destination
 
     def run(self) -> None:
         try:
             self.guest.migrate(
-                self._destination, flags=self._flags, unplug=self._unplug, bandwidth=SLOW
+                self.destination, flags=self._flags, unplug=self._unplug, bandwidth=SLOW
             )
         except libvirt.libvirtError as error:
             self.error = error

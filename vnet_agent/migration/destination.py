@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ LOG = logging.getLogger(__name__)
 _PATIENCE = 0.1
 #: Seconds for which the report waits until the connections are counted.
 _COUNTING = 5.0
-_BACKOFF = (0.05, 2.0)
+_BACKOFF = (0.05, 0.5)
 
 
 class DestinationRunner(Runner):
@@ -155,18 +156,27 @@ class DestinationRunner(Runner):
             await source.departed.wait()
 
     async def _open(self) -> messages.OpenReply:
-        """Find the source and open the session there; the last error after prepare_timeout."""
-        deadline = time.monotonic() + self.context.conf.migration.prepare_timeout
-        delay = _BACKOFF[0]
+        """Find the source and open the session there; the last error prepare_timeout after the
+        guest has come. Until then its last host has all, and its agent may only be restarting."""
+        patience: float = self.context.conf.migration.prepare_timeout
+        delay, deadline = _BACKOFF[0], 0.0
+        told = time.monotonic() + patience
         while True:
+            if not (self.session.arrived and deadline):
+                deadline = time.monotonic() + patience
             try:
                 async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                     return await self.reopen()
             except (Refused, *ERRORS) as error:
                 final = isinstance(error, Refused) and error.status < 500 and error.status != 404
-                if final or time.monotonic() + delay >= deadline:
+                late = self.session.arrived and time.monotonic() + delay >= deadline
+                if final or late:
                     raise
                 LOG.info("Migration %s: no answer yet: %s", self.report.id, error)
+                if time.monotonic() >= told:
+                    told = math.inf
+                    self.session.note(f"no answer from the source yet: {error}")
+                    self._record_steps()
                 self.peer = None
             await asyncio.sleep(delay)
             delay = min(2 * delay, _BACKOFF[1])

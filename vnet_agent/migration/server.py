@@ -13,6 +13,7 @@ from aiohttp import web
 from vnet_agent import exceptions
 from vnet_agent.migration import departure, messages, tls, wire
 from vnet_agent.migration.destination import DestinationRunner
+from vnet_agent.migration.libvirt_news import is_there
 from vnet_agent.migration.runner import Context
 from vnet_agent.migration.session import News
 from vnet_agent.migration.source import SourceRunner, Write
@@ -125,7 +126,7 @@ class Server:
         if version is None:
             known = ", ".join(map(str, wire.VERSIONS))
             raise Problem(406, f"no common version of the stream; this agent speaks {known}")
-        await self._check_leaves(body.instance, body.destination)
+        left = await self._check_leaves(body.instance, body.destination)
         known_session = self.sessions.get(body.session)
         if known_session is not None and not known_session.over:
             if known_session.report.destination != body.destination:
@@ -138,6 +139,8 @@ class Server:
         session = SourceRunner(self.context, body, ports, name, version, settled)
         self.sessions[body.session] = session
         session.start()
+        if left:  # while this agent was away: libvirt does not say so again
+            session.post(News.GUEST_GONE)
         return _json(session.reply)
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
@@ -192,10 +195,11 @@ class Server:
 
     # -- inside
 
-    async def _check_leaves(self, instance: str, destination: str) -> None:
-        """404 unless the instance is leaving for the destination; 503 when libvirt is silent."""
+    async def _check_leaves(self, instance: str, destination: str) -> bool:
+        """Whether it has left. 404 unless the instance is leaving for the destination; 503 when
+        libvirt is silent."""
         if self.context.find_domain is None:
-            return
+            return False
         self._owned(instance)
         try:
             domain = await self.context.find_domain(instance)
@@ -208,6 +212,7 @@ class Server:
         ]
         if reason := departure.refusal(domain, departures, destination):
             raise Problem(404, f"instance {instance[:64]} {reason}")
+        return not is_there(domain)
 
     def _owned(self, instance: str) -> tuple[tuple[wire.StreamPort, ...], str]:
         """Ports of an instance that runs here, and its name; 404 if it does not."""
